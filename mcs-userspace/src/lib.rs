@@ -1,1 +1,28 @@
-//! x
+//! Kubernetes Multi-Cluster Services, the userspace side: from API objects to what the kernel programs read.
+//!
+//! ```text
+//!  source ──Event──► model (World) ──► claims, desired (Service) ──► plan (Op, Op, …) ──► maps {bpf, fake}
+//!   dir, kube          pure                    pure                     pure              the only unsafe
+//! ```
+//!
+//! # Layout
+//! * [`api`] the Kubernetes types, labels and annotations; [`manifest`] text to objects, with what is wrong with it.
+//! * [`source`] where events come from.
+//! * [`model`] what objects say; [`problem`] what is wrong with one.
+//! * [`claims`] who owns a frontend; [`desired`] an import to the services it wants.
+//! * [`tables`] what maps hold, in words; [`plan`] the stores that lead there, [`arena`] and [`ids`] where rows lie.
+//! * [`programmer`] all of it together, over any [`maps`].
+
+pub mod api;
+pub mod arena;
+pub mod claims;
+pub mod desired;
+pub mod ids;
+pub mod manifest;
+pub mod maps;
+pub mod model;
+pub mod plan;
+pub mod problem;
+pub mod programmer;
+pub mod source;
+pub mod tables;

@@ -3,7 +3,9 @@
 pub mod addresses;
 pub mod cgroup;
 pub mod child;
+mod echo;
 pub mod fleet;
+pub mod identity;
 mod iproute;
 pub mod member;
 pub mod netns;

@@ -1,1 +1,68 @@
-fn main(){}
+//! Everything a developer types, as `cargo xtask VERB`. One module per verb; the doc comments on the arguments are the
+//! developers' manual, so read `cargo xtask --help` and `cargo xtask VERB --help`.
+//!
+//! ```text
+//!  verbs      setup   test   lint   vm        (demo and bench: one module each, one line in `Verb`, one in `run`)
+//!               │      │      │      │
+//!  tools      child (processes)  workspace (cargo metadata)  debian::{sources, suite} (packages of any suite)
+//! ```
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a tool for a person at a terminal: stdout is its interface"
+)]
+
+mod child;
+mod debian;
+mod lint;
+mod setup;
+mod test;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+///
+/// On a fresh machine two are enough: `cargo xtask demo` and `cargo xtask test`. Both install what is missing first
+/// (`cargo xtask setup` does only that).
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Setup(setup::Args),
+    Test(test::Args),
+    Lint(lint::Args),
+    Vm(vm::Args),
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Lint(args) => lint::run(&args),
+        Verb::Vm(args) => vm::run(&args),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

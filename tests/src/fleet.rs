@@ -69,10 +69,24 @@ impl Builder {
 
     /// Builds it. Fleets of dead processes are removed first.
     pub fn build(self) -> Result<Fleet> {
-        let Self { clusters, nodes, pods, .. } = self;
-        ensure!((1..=MAX_CLUSTERS).contains(&clusters), "fleet: clusters: {clusters} is not in 1..={MAX_CLUSTERS}");
-        ensure!((1..=MAX_NODES).contains(&nodes), "fleet: nodes: {nodes} is not in 1..={MAX_NODES}");
-        ensure!(pods <= MAX_PODS, "fleet: pods: {pods} is more than {MAX_PODS}");
+        let Self {
+            clusters,
+            nodes,
+            pods,
+            ..
+        } = self;
+        ensure!(
+            (1..=MAX_CLUSTERS).contains(&clusters),
+            "fleet: clusters: {clusters} is not in 1..={MAX_CLUSTERS}"
+        );
+        ensure!(
+            (1..=MAX_NODES).contains(&nodes),
+            "fleet: nodes: {nodes} is not in 1..={MAX_NODES}"
+        );
+        ensure!(
+            pods <= MAX_PODS,
+            "fleet: pods: {pods} is more than {MAX_PODS}"
+        );
         static SWEPT: Once = Once::new();
         SWEPT.call_once(|| {
             if let Err(error) = Fleet::sweep() {
@@ -101,12 +115,22 @@ struct Core {
 impl Fleet {
     /// One cluster of one node with one pod, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { clusters: 1, nodes: 1, pods: 1, further_addresses: false, default_route: false }
+        Builder {
+            clusters: 1,
+            nodes: 1,
+            pods: 1,
+            further_addresses: false,
+            default_route: false,
+        }
     }
 
     fn build(shape: Builder) -> Result<Self> {
         let id = FleetId::next()?;
-        let core = Arc::new(Core { id: id.clone(), registry: Arc::default(), removed: Mutex::new(false) });
+        let core = Arc::new(Core {
+            id: id.clone(),
+            registry: Arc::default(),
+            removed: Mutex::new(false),
+        });
         // From here on an error drops `core`, which removes what was made so far.
         lock(&STANDING).push(Arc::downgrade(&core));
         cgroup::join_root()?;
@@ -126,20 +150,34 @@ impl Fleet {
             nodes.push(node);
         }
         iproute::batch(&fabric, &script)?;
-        let mut fleet = Self { core, fabric, nodes, shape };
+        let mut fleet = Self {
+            core,
+            fabric,
+            nodes,
+            shape,
+        };
         fleet.furnish_nodes()?;
         Ok(fleet)
     }
 
     /// Gives every node its addresses and its first pods, nodes side by side.
     fn furnish_nodes(&mut self) -> Result<()> {
-        let Self { core, fabric, nodes, shape } = self;
+        let Self {
+            core,
+            fabric,
+            nodes,
+            shape,
+        } = self;
         let built: Result<Vec<String>> = std::thread::scope(|scope| {
             let (core, shape) = (&*core, &*shape);
-            let start = |node| scope.spawn(move || core.furnish(node, topology::node, 1..=shape.pods, shape));
+            let start = |node| {
+                scope.spawn(move || core.furnish(node, topology::node, 1..=shape.pods, shape))
+            };
             let threads: Vec<_> = nodes.iter_mut().map(start).collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             threads.into_iter().map(join).collect()
         });
@@ -148,20 +186,46 @@ impl Fleet {
 
     /// Another pod on a node, now.
     pub fn add_pod(&mut self, node: &str) -> Result<Pod> {
-        let Self { core, fabric, nodes, shape } = self;
-        let node = nodes.iter_mut().find(|known| known.name() == node).context("add pod: no such node")?;
-        let next = node.pods().iter().map(|pod| pod.number()).max().unwrap_or(0) + 1;
-        ensure!(next <= MAX_PODS, "add pod to {}: it has had {MAX_PODS}", node.name());
+        let Self {
+            core,
+            fabric,
+            nodes,
+            shape,
+        } = self;
+        let node = nodes
+            .iter_mut()
+            .find(|known| known.name() == node)
+            .context("add pod: no such node")?;
+        let next = node
+            .pods()
+            .iter()
+            .map(|pod| pod.number())
+            .max()
+            .unwrap_or(0)
+            + 1;
+        ensure!(
+            next <= MAX_PODS,
+            "add pod to {}: it has had {MAX_PODS}",
+            node.name()
+        );
         let script = core.furnish(node, |_| String::new(), next..=next, shape)?;
         iproute::batch(fabric, &script)?;
-        node.pods().last().cloned().context("add pod: it is not there")
+        node.pods()
+            .last()
+            .cloned()
+            .context("add pod: it is not there")
     }
 
     /// Takes a pod away with all that runs in it, as when its node's kubelet kills it: its address is unreachable.
     /// Threads of this process in it must have ended.
     pub fn remove_pod(&mut self, name: &str) -> Result<()> {
-        let node = self.nodes.iter_mut().find(|node| node.pods().iter().any(|pod| pod.name() == name));
-        let pod = node.and_then(|node| node.take_pod(name)).with_context(|| format!("remove pod {name}: no such pod"))?;
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.pods().iter().any(|pod| pod.name() == name));
+        let pod = node
+            .and_then(|node| node.take_pod(name))
+            .with_context(|| format!("remove pod {name}: no such pod"))?;
         pod.registry().stop_all();
         cgroup::remove_tree(pod.cgroup())?;
         // The link ends with the namespace, which ends later, when the last socket in it has gone. The pod ends now.
@@ -199,7 +263,9 @@ impl Fleet {
 
     /// The clusters' ids.
     pub fn clusters(&self) -> Vec<String> {
-        (1..=self.shape.clusters).map(topology::cluster_name).collect()
+        (1..=self.shape.clusters)
+            .map(topology::cluster_name)
+            .collect()
     }
 
     /// All nodes, cluster by cluster.
@@ -256,14 +322,20 @@ impl Fleet {
 
 impl Core {
     fn router(&self, name: &str) -> Result<NetNs> {
-        NetNs::create(&removal::netns_name(&self.id, name), &[&ROUTER_SYSCTLS[..], &SYSCTLS].concat())
+        NetNs::create(
+            &removal::netns_name(&self.id, name),
+            &[&ROUTER_SYSCTLS[..], &SYSCTLS].concat(),
+        )
     }
 
     fn node(&self, spot: NodeSpot) -> Result<Node> {
         let name = spot.name();
         let cgroup = removal::cgroup_of(&self.id)?.join(&name);
         cgroup::create(&cgroup)?;
-        Ok(Node::new(Place::new(&name, self.router(&name)?, cgroup, &self.registry), spot))
+        Ok(Node::new(
+            Place::new(&name, self.router(&name)?, cgroup, &self.registry),
+            spot,
+        ))
     }
 
     /// Runs a script in a node that also makes pods, and returns what the fabric must run for them.
@@ -277,13 +349,19 @@ impl Core {
         let (mut in_node, mut in_fabric) = (script(node.spot()), String::new());
         let mut made = Vec::new();
         for pod in pods {
-            let spot = PodSpot { node: node.spot(), pod };
+            let spot = PodSpot {
+                node: node.spot(),
+                pod,
+            };
             let pod = self.pod(node, spot)?;
             in_node += &topology::node_to_pod(spot, pod.netns().name(), shape.further_addresses);
             if shape.further_addresses {
                 in_fabric += &topology::fabric_to_further(spot);
             }
-            made.push((pod, topology::pod(spot, shape.further_addresses, shape.default_route)));
+            made.push((
+                pod,
+                topology::pod(spot, shape.further_addresses, shape.default_route),
+            ));
         }
         iproute::batch(node.netns(), &in_node)?;
         for (pod, in_pod) in made {

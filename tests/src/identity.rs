@@ -73,13 +73,23 @@ pub struct Listen {
 impl Listen {
     /// TCP and UDP of both families on a port, at any address of the place.
     pub fn port(port: u16) -> Vec<Self> {
-        Family::BOTH.iter().flat_map(|family| Self::both(SocketAddr::new(family.unspecified(), port))).collect()
+        Family::BOTH
+            .iter()
+            .flat_map(|family| Self::both(SocketAddr::new(family.unspecified(), port)))
+            .collect()
     }
 
     /// TCP and UDP at an address. UDP at one of a pod's further addresses must be bound to it, or replies leave from
     /// the pod's first.
     pub fn both(address: SocketAddr) -> Vec<Self> {
-        Protocol::BOTH.iter().map(|&protocol| Self { protocol, address, name: None }).collect()
+        Protocol::BOTH
+            .iter()
+            .map(|&protocol| Self {
+                protocol,
+                address,
+                name: None,
+            })
+            .collect()
     }
 
     /// The same socket, which says another name.
@@ -114,9 +124,12 @@ impl Server {
     pub fn start(place: &Place, name: &str, listen: &[Listen]) -> Result<Self> {
         let what = || format!("start server {name} in {}", place.name());
         let counters = Arc::<Counters>::default();
-        let sockets = place.try_run(|| echo::open(name, listen))?.with_context(what)?;
-        let (stopped, stop) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("make a pipe").with_context(what)?;
+        let sockets = place
+            .try_run(|| echo::open(name, listen))?
+            .with_context(what)?;
+        let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .context("make a pipe")
+            .with_context(what)?;
         let counting = Arc::clone(&counters);
         // Sockets stay in the place where they were opened, so the thread that serves them may run anywhere; outside,
         // it does not keep the place's cgroup busy.
@@ -125,33 +138,66 @@ impl Server {
             .spawn(move || echo::serve(sockets, &stopped, &counting))
             .with_context(what)?;
         let thread = Mutex::new(Some((stop, thread)));
-        Ok(Self::running(place, name, Running { name: name.to_owned(), kind: Kind::Thread { thread, counters } }))
+        Ok(Self::running(
+            place,
+            name,
+            Running {
+                name: name.to_owned(),
+                kind: Kind::Thread { thread, counters },
+            },
+        ))
     }
 
     /// Starts a server as a process in a place. Its sockets are open when this returns.
     pub fn start_process(place: &Place, name: &str, listen: &[Listen]) -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.env(ASKED, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command
+            .env(ASKED, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
         let mut child = place.spawn(command)?;
-        let output = child.stdout.take().context("server process without an output")?;
-        let mut process = Process { child, output: BufReader::new(output) };
-        let answer = process.ask(&serde_json::to_string(&(name, listen)).context("describe server")?)?;
+        let output = child
+            .stdout
+            .take()
+            .context("server process without an output")?;
+        let mut process = Process {
+            child,
+            output: BufReader::new(output),
+        };
+        let answer =
+            process.ask(&serde_json::to_string(&(name, listen)).context("describe server")?)?;
         if answer != "open" {
             bail!("start server {name} in {}: {answer}", place.name());
         }
         let kind = Kind::Process(Mutex::new(process));
-        Ok(Self::running(place, name, Running { name: name.to_owned(), kind }))
+        Ok(Self::running(
+            place,
+            name,
+            Running {
+                name: name.to_owned(),
+                kind,
+            },
+        ))
     }
 
     /// A server in each of the pods, called like its pod, that listens on a port with both transports and families.
-    pub fn start_in<'a>(pods: impl IntoIterator<Item = &'a crate::Pod>, port: u16) -> Result<Vec<Self>> {
-        pods.into_iter().map(|pod| Self::start(pod, pod.name(), &Listen::port(port))).collect()
+    pub fn start_in<'a>(
+        pods: impl IntoIterator<Item = &'a crate::Pod>,
+        port: u16,
+    ) -> Result<Vec<Self>> {
+        pods.into_iter()
+            .map(|pod| Self::start(pod, pod.name(), &Listen::port(port)))
+            .collect()
     }
 
     fn running(place: &Place, name: &str, running: Running) -> Self {
         let running = Arc::new(running);
         place.registry().add(&running);
-        Self { name: name.to_owned(), running }
+        Self {
+            name: name.to_owned(),
+            running,
+        }
     }
 
     /// What it says.
@@ -165,7 +211,8 @@ impl Server {
             Kind::Thread { counters, .. } => Ok(counters.stats()),
             Kind::Process(process) => {
                 let answer = lock(process).ask("stats")?;
-                serde_json::from_str(&answer).with_context(|| format!("server {}: stats: {answer}", self.name))
+                serde_json::from_str(&answer)
+                    .with_context(|| format!("server {}: stats: {answer}", self.name))
             }
         }
     }
@@ -189,7 +236,10 @@ struct Running {
 
 enum Kind {
     /// Closing the pipe's end ends the thread.
-    Thread { thread: Mutex<Option<(OwnedFd, JoinHandle<Result<()>>)>>, counters: Arc<Counters> },
+    Thread {
+        thread: Mutex<Option<(OwnedFd, JoinHandle<Result<()>>)>>,
+        counters: Arc<Counters>,
+    },
     Process(Mutex<Process>),
 }
 
@@ -198,7 +248,9 @@ impl Stop for Running {
         match &self.kind {
             Kind::Process(process) => lock(process).child.kill(),
             Kind::Thread { thread, .. } => {
-                let Some((stop, thread)) = lock(thread).take() else { return };
+                let Some((stop, thread)) = lock(thread).take() else {
+                    return;
+                };
                 drop(stop);
                 match thread.join() {
                     Ok(Ok(())) => {}
@@ -217,10 +269,19 @@ struct Process {
 
 impl Process {
     fn ask(&mut self, line: &str) -> Result<String> {
-        let input = self.child.stdin.as_mut().ok_or_else(|| anyhow!("server process: its input is closed"))?;
-        input.write_all(format!("{line}\n").as_bytes()).context("server process: write to it")?;
+        let input = self
+            .child
+            .stdin
+            .as_mut()
+            .ok_or_else(|| anyhow!("server process: its input is closed"))?;
+        input
+            .write_all(format!("{line}\n").as_bytes())
+            .context("server process: write to it")?;
         let mut answer = String::new();
-        let read = self.output.read_line(&mut answer).context("server process: read from it")?;
+        let read = self
+            .output
+            .read_line(&mut answer)
+            .context("server process: read from it")?;
         if read == 0 {
             bail!("server process: it ended");
         }
@@ -256,8 +317,12 @@ extern "C" fn serve_if_asked() {
 
 fn serve_until_end_of_input() -> Result<()> {
     let mut lines = io::stdin().lines();
-    let request = lines.next().context("no description")?.context("read description")?;
-    let (name, listen): (String, Vec<Listen>) = serde_json::from_str(&request).context("parse description")?;
+    let request = lines
+        .next()
+        .context("no description")?
+        .context("read description")?;
+    let (name, listen): (String, Vec<Listen>) =
+        serde_json::from_str(&request).context("parse description")?;
     let sockets = echo::open(&name, &listen)?;
     println_raw("open")?;
     let (stopped, _stop) = rustix::pipe::pipe().context("make a pipe")?;
@@ -273,7 +338,9 @@ fn serve_until_end_of_input() -> Result<()> {
 
 fn println_raw(line: &str) -> Result<()> {
     // Not println!: libtest may have replaced what that writes to.
-    io::stdout().write_all(format!("{line}\n").as_bytes()).context("write answer")?;
+    io::stdout()
+        .write_all(format!("{line}\n").as_bytes())
+        .context("write answer")?;
     io::stdout().flush().context("write answer")
 }
 
@@ -302,7 +369,10 @@ impl Connection {
         while stream.read_exact(&mut byte).map(|()| byte != *b"\n")? {
             name.extend(byte);
         }
-        Ok(Self { stream, backend: String::from_utf8_lossy(&name).into_owned() })
+        Ok(Self {
+            stream,
+            backend: String::from_utf8_lossy(&name).into_owned(),
+        })
     }
 
     /// Sends something and reads it back: the connection lives.
@@ -310,7 +380,11 @@ impl Connection {
         self.stream.write_all(payload)?;
         let mut back = vec![0; payload.len()];
         self.stream.read_exact(&mut back)?;
-        if back == payload { Ok(()) } else { Err(io::Error::other("echo: something else came back")) }
+        if back == payload {
+            Ok(())
+        } else {
+            Err(io::Error::other("echo: something else came back"))
+        }
     }
 }
 
@@ -318,7 +392,10 @@ impl Connection {
 pub fn parse_datagram(datagram: &[u8]) -> io::Result<(String, &[u8])> {
     let newline = datagram.iter().position(|&byte| byte == b'\n');
     let newline = newline.ok_or_else(|| io::Error::other("datagram without a name"))?;
-    Ok((String::from_utf8_lossy(&datagram[..newline]).into_owned(), &datagram[newline + 1..]))
+    Ok((
+        String::from_utf8_lossy(&datagram[..newline]).into_owned(),
+        &datagram[newline + 1..],
+    ))
 }
 
 /// Asks the server at an address for its name, over a new socket, from a place. UDP sockets are connected.

@@ -37,7 +37,11 @@ pub(crate) fn netns_name(id: &FleetId, place: &str) -> String {
 pub(crate) fn remove(id: &FleetId) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     // First the processes that are left, as they keep the rest alive; then pins, as they keep programs alive.
-    errors.extend(cgroup_of(id).and_then(|path| cgroup::remove_tree(&path)).err());
+    errors.extend(
+        cgroup_of(id)
+            .and_then(|path| cgroup::remove_tree(&path))
+            .err(),
+    );
     errors.extend(remove_dir(&pins_of(id)).err());
     for name in netns::names_with_prefix(PREFIX) {
         if FleetId::of_name(&name).as_ref() == Some(id) {
@@ -51,9 +55,16 @@ pub(crate) fn remove(id: &FleetId) -> Vec<anyhow::Error> {
 /// Removes the fleets of dead processes, and says how many there were.
 pub(crate) fn sweep() -> Result<usize> {
     let mut ids = BTreeSet::new();
-    for dir in [cgroup::root()?, Path::new(BPFFS), Path::new(netns::DIR), &std::env::temp_dir()] {
+    for dir in [
+        cgroup::root()?,
+        Path::new(BPFFS),
+        Path::new(netns::DIR),
+        &std::env::temp_dir(),
+    ] {
         // A folder that does not exist holds no fleet.
-        let Ok(entries) = fs::read_dir(dir) else { continue };
+        let Ok(entries) = fs::read_dir(dir) else {
+            continue;
+        };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         ids.extend(names.filter_map(|name| FleetId::of_name(&name)));
     }
@@ -66,7 +77,7 @@ pub(crate) fn sweep() -> Result<usize> {
     Ok(ids.len())
 }
 
-fn remove_dir(path: &Path) -> Result<()> {
+pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))

@@ -14,9 +14,13 @@ static WAKE: AtomicI32 = AtomicI32::new(-1);
 /// Runs `clean_up` when one of the signals comes, and then lets it end the process as it would have without us.
 /// Only the first call has an effect.
 pub(crate) fn before_ending(clean_up: fn()) -> Result<()> {
-    let (woken, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("make a pipe for signals")?;
+    let (woken, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .context("make a pipe for signals")?;
     let wake = wake.into_raw_fd();
-    if WAKE.compare_exchange(-1, wake, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+    if WAKE
+        .compare_exchange(-1, wake, Ordering::SeqCst, Ordering::SeqCst)
+        .is_err()
+    {
         return Ok(());
     }
     thread::Builder::new()
@@ -58,5 +62,9 @@ fn set_action(signal: libc::c_int, action: libc::sighandler_t) -> Result<()> {
     new.sa_flags = libc::SA_RESTART;
     // SAFETY: `new` is valid, and the handler only calls what signal handlers may.
     let result = unsafe { libc::sigaction(signal, &new, std::ptr::null_mut()) };
-    if result < 0 { Err(std::io::Error::last_os_error()).with_context(|| format!("handle signal {signal}")) } else { Ok(()) }
+    if result < 0 {
+        Err(std::io::Error::last_os_error()).with_context(|| format!("handle signal {signal}"))
+    } else {
+        Ok(())
+    }
 }

@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An IPv6 or IPv4-mapped address. The words hold network order in memory, as `bpf_sock_addr` hands them out.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Addr {
     /// The 16 bytes of the address as four words, network order in memory.
     pub words_be: [u32; 4],
@@ -75,6 +75,19 @@ impl From<IpAddr> for Addr {
         };
         let word = |i: usize| u32::from_ne_bytes([octets[i], octets[i + 1], octets[i + 2], octets[i + 3]]);
         Self { words_be: [word(0), word(4), word(8), word(12)] }
+    }
+}
+
+impl PartialOrd for Addr {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Addr {
+    /// As numbers, so that sorted output reads naturally.
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.words_be.map(u32::from_be).cmp(&other.words_be.map(u32::from_be))
     }
 }
 

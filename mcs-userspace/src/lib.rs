@@ -16,7 +16,9 @@
 pub mod api;
 pub mod arena;
 pub mod claims;
+pub mod dataplane;
 pub mod desired;
+pub mod dump;
 pub mod ids;
 pub mod manifest;
 pub mod maps;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mcs_ebpf::addr::socket_addr;
-use mcs_ebpf::{Addr, Frontend, PortBe};
+use mcs_ebpf::{Addr, Frontend, Name, PortBe};
 
 use crate::model::{ObjectKey, Protocol};
 
@@ -86,6 +86,22 @@ pub struct RealizedBackend {
     pub generation: u32,
     /// Flows that were given to it.
     pub connections: u64,
+}
+
+/// A name as maps hold it: what does not fit in 63 bytes is cut off, between characters.
+#[must_use]
+pub fn name_bytes(text: &str) -> Name {
+    let mut name = [0; 64];
+    let cut = &text.as_bytes()[..text.floor_char_boundary(name.len() - 1)];
+    name[..cut.len()].copy_from_slice(cut);
+    name
+}
+
+/// The text of a name in a map; what is not UTF-8 shows as replacement characters.
+#[must_use]
+pub fn name_text(name: &Name) -> Arc<str> {
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into()
 }
 
 impl Service {

@@ -1,5 +1,7 @@
 //! `mcs agent` on a node: started, killed and restarted as tests need it, and gone without a trace at the end.
 
+mod options;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -10,7 +12,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::addresses;
 use crate::child::{Child, quiet};
 use crate::fleet::Fleet;
 use crate::member::Node;
@@ -18,90 +19,14 @@ use crate::place::Place;
 use crate::registry::Stop;
 use crate::removal::{self, BPFFS};
 
+pub use options::{AgentOptions, mcs_binary};
+
 /// How long an agent may take to stop when asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long `mcs status --wait` waits, unless a test knows better.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How much of its log is printed when a test fails.
 const LOG_LINES: usize = 200;
-
-/// What an agent is started with. [`AgentOptions::new`] fills in what the fleet knows.
-#[derive(Clone, Debug)]
-pub struct AgentOptions {
-    /// The program: [`mcs_binary`], unless set.
-    pub binary: Option<PathBuf>,
-    /// `--source dir:`.
-    pub source: PathBuf,
-    /// `--cluster`.
-    pub cluster: String,
-    /// `--node`.
-    pub node: String,
-    /// `--zone`.
-    pub zone: Option<String>,
-    /// `--clusterset-cidr`, each.
-    pub clusterset_cidrs: Vec<String>,
-    /// `--cgroup`.
-    pub cgroup: PathBuf,
-    /// `--pin-dir`.
-    pub pin_dir: PathBuf,
-    /// What else stands on its command line.
-    pub arguments: Vec<String>,
-    /// What else stands in its environment.
-    pub environment: Vec<(String, String)>,
-}
-
-impl AgentOptions {
-    /// For an agent on a node of a fleet, with the fleet's ClusterSet CIDRs and a pin directory that goes with the fleet.
-    pub fn new(fleet: &Fleet, node: &Node, source: impl Into<PathBuf>) -> Self {
-        Self {
-            binary: None,
-            source: source.into(),
-            cluster: node.cluster(),
-            node: node.name().to_owned(),
-            zone: None,
-            clusterset_cidrs: addresses::clusterset_cidrs().into(),
-            cgroup: node.cgroup().to_owned(),
-            pin_dir: removal::pins_of(fleet.id()).join(node.name()),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-        }
-    }
-
-    fn command(&self, binary: &Path) -> Command {
-        let Self {
-            binary: _,
-            source,
-            cluster,
-            node,
-            zone,
-            clusterset_cidrs,
-            cgroup,
-            pin_dir,
-            arguments,
-            environment,
-        } = self;
-        let mut command = Command::new(binary);
-        command
-            .arg("agent")
-            .arg("--source")
-            .arg(format!("dir:{}", source.display()));
-        command.args(["--cluster", cluster, "--node", node]);
-        command.args(zone.iter().flat_map(|zone| ["--zone", zone]));
-        command.args(
-            clusterset_cidrs
-                .iter()
-                .flat_map(|cidr| ["--clusterset-cidr", cidr]),
-        );
-        command
-            .arg("--cgroup")
-            .arg(cgroup)
-            .arg("--pin-dir")
-            .arg(pin_dir)
-            .args(arguments);
-        command.envs(environment.iter().map(|(key, value)| (key, value)));
-        command
-    }
-}
 
 /// An agent that runs on a node, or has run. Dropping it kills it, detaches its programs and removes its pins; when a test
 /// is failing, it prints what the agent said.
@@ -353,41 +278,6 @@ impl Stop for Core {
             eprintln!("agent on {name}: {error:#}");
         }
     }
-}
-
-/// The `mcs` binary to test: what `MCS_BIN` names, or the newest that cargo built beside the running program.
-pub fn mcs_binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("MCS_BIN") {
-        return Ok(path.into());
-    }
-    let own = std::env::current_exe().context("find own program")?;
-    // target/debug/deps/fleet-0123 → target/debug, target/release; target/debug/xtask likewise.
-    let target = own
-        .ancestors()
-        .find(|dir| dir.ends_with("debug") || dir.ends_with("release"))
-        .and_then(Path::parent);
-    let target = target.with_context(|| {
-        format!(
-            "find mcs: {} is not in a target folder: set MCS_BIN",
-            own.display()
-        )
-    })?;
-    let built = ["release", "debug"].map(|profile| target.join(profile).join("mcs"));
-    let newest = built
-        .into_iter()
-        .filter(|path| path.is_file())
-        .max_by_key(|path| {
-            // Unreadable counts as oldest.
-            fs::metadata(path)
-                .and_then(|metadata| metadata.modified())
-                .ok()
-        });
-    newest.with_context(|| {
-        format!(
-            "find mcs: none in {}: cargo build -p mcs-userspace, or set MCS_BIN",
-            target.display()
-        )
-    })
 }
 
 /// Mounts bpffs where everybody expects it, if it is not there. It stays, as on any machine with systemd.

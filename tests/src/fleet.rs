@@ -1,12 +1,14 @@
 //! The fleet: clusters of nodes with pods, on this machine, for as long as the value lives.
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::addresses::{MAX_CLUSTERS, MAX_NODES, MAX_PODS};
+use crate::addresses::MAX_PODS;
 use crate::cgroup;
 use crate::member::{Node, Pod};
 use crate::netns::NetNs;
@@ -14,88 +16,12 @@ use crate::owner::FleetId;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::removal;
+use crate::shape::Builder;
 use crate::topology::{self, NodeSpot, PodSpot, ROUTER_SYSCTLS, SYSCTLS};
 use crate::{iproute, signal};
 
 /// All fleets of this process that stand, for [`Fleet::remove_all`].
 static STANDING: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
-
-/// What a fleet shall be like. [`Fleet::builder`] starts with one cluster of one node with one pod.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    clusters: u8,
-    nodes: u8,
-    pods: u8,
-    further_addresses: bool,
-    default_route: bool,
-}
-
-impl Builder {
-    /// How many clusters: `a`, `b`, ….
-    #[must_use]
-    pub fn clusters(mut self, clusters: u8) -> Self {
-        self.clusters = clusters;
-        self
-    }
-
-    /// How many nodes each cluster has: `a1`, `a2`, ….
-    #[must_use]
-    pub fn nodes(mut self, nodes: u8) -> Self {
-        self.nodes = nodes;
-        self
-    }
-
-    /// How many pods each node has: `a1p1`, `a1p2`, …. More can come with [`Fleet::add_pod`].
-    #[must_use]
-    pub fn pods(mut self, pods: u8) -> Self {
-        self.pods = pods;
-        self
-    }
-
-    /// Gives each pod 256 more addresses of each family ([`Pod::further_ip`]), so that few pods are many backends.
-    #[must_use]
-    pub fn further_addresses(mut self) -> Self {
-        self.further_addresses = true;
-        self
-    }
-
-    /// Gives pods a default route to their node, as a CNI does, for tests about packets that leave a pod untranslated.
-    /// The node has no route for them: they never leave the fleet.
-    #[must_use]
-    pub fn pods_with_default_route(mut self) -> Self {
-        self.default_route = true;
-        self
-    }
-
-    /// Builds it. Fleets of dead processes are removed first.
-    pub fn build(self) -> Result<Fleet> {
-        let Self {
-            clusters,
-            nodes,
-            pods,
-            ..
-        } = self;
-        ensure!(
-            (1..=MAX_CLUSTERS).contains(&clusters),
-            "fleet: clusters: {clusters} is not in 1..={MAX_CLUSTERS}"
-        );
-        ensure!(
-            (1..=MAX_NODES).contains(&nodes),
-            "fleet: nodes: {nodes} is not in 1..={MAX_NODES}"
-        );
-        ensure!(
-            pods <= MAX_PODS,
-            "fleet: pods: {pods} is more than {MAX_PODS}"
-        );
-        static SWEPT: Once = Once::new();
-        SWEPT.call_once(|| {
-            if let Err(error) = Fleet::sweep() {
-                eprintln!("sweep: {error:#}");
-            }
-        });
-        Fleet::build(self)
-    }
-}
 
 /// Nodes and pods on this machine. Dropping it ends what runs there and leaves nothing behind.
 pub struct Fleet {
@@ -124,67 +50,29 @@ impl Fleet {
         }
     }
 
-    fn build(shape: Builder) -> Result<Self> {
+    pub(crate) fn stand(shape: Builder) -> Result<Self> {
         let id = FleetId::next()?;
         let core = Arc::new(Core {
-            id: id.clone(),
+            id,
             registry: Arc::default(),
             removed: Mutex::new(false),
         });
         // From here on an error drops `core`, which removes what was made so far.
         lock(&STANDING).push(Arc::downgrade(&core));
-        cgroup::join_root()?;
-        cgroup::create(&removal::cgroup_of(&id)?)?;
-        let files = removal::files_of(&id);
-        fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
-
-        let spots: Vec<NodeSpot> = (1..=shape.clusters)
-            .flat_map(|cluster| (1..=shape.nodes).map(move |node| NodeSpot { cluster, node }))
-            .collect();
-        let fabric = core.router("fabric")?;
-        let mut nodes = Vec::new();
-        let mut script = topology::fabric();
-        for &spot in &spots {
-            let node = core.node(spot)?;
-            script += &topology::fabric_to_node(spot, node.netns().name());
-            nodes.push(node);
-        }
-        iproute::batch(&fabric, &script)?;
-        let mut fleet = Self {
+        // A signal that comes now waits until all is there that it must remove.
+        let removed = lock(&core.removed);
+        let built = core.build(&shape);
+        drop(removed);
+        let (fabric, nodes) = built?;
+        Ok(Self {
             core,
             fabric,
             nodes,
             shape,
-        };
-        fleet.furnish_nodes()?;
-        Ok(fleet)
+        })
     }
 
-    /// Gives every node its addresses and its first pods, nodes side by side.
-    fn furnish_nodes(&mut self) -> Result<()> {
-        let Self {
-            core,
-            fabric,
-            nodes,
-            shape,
-        } = self;
-        let built: Result<Vec<String>> = std::thread::scope(|scope| {
-            let (core, shape) = (&*core, &*shape);
-            let start = |node| {
-                scope.spawn(move || core.furnish(node, topology::node, 1..=shape.pods, shape))
-            };
-            let threads: Vec<_> = nodes.iter_mut().map(start).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(join).collect()
-        });
-        iproute::batch(fabric, &built?.concat())
-    }
-
-    /// Another pod on a node, now.
+    /// Another pod on a node, now. It takes the number after the node's last pod, which a removed one may have had.
     pub fn add_pod(&mut self, node: &str) -> Result<Pod> {
         let Self {
             core,
@@ -192,6 +80,8 @@ impl Fleet {
             nodes,
             shape,
         } = self;
+        let removed = lock(&core.removed);
+        ensure!(!*removed, "add pod: the fleet is removed");
         let node = nodes
             .iter_mut()
             .find(|known| known.name() == node)
@@ -205,7 +95,7 @@ impl Fleet {
             + 1;
         ensure!(
             next <= MAX_PODS,
-            "add pod to {}: it has had {MAX_PODS}",
+            "add pod to {}: it has {MAX_PODS}",
             node.name()
         );
         let script = core.furnish(node, |_| String::new(), next..=next, shape)?;
@@ -321,6 +211,40 @@ impl Fleet {
 }
 
 impl Core {
+    /// Makes everything, from the fabric outwards.
+    fn build(&self, shape: &Builder) -> Result<(NetNs, Vec<Node>)> {
+        cgroup::join_root()?;
+        cgroup::create(&removal::cgroup_of(&self.id)?)?;
+        let files = removal::files_of(&self.id);
+        fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
+
+        let fabric = self.router("fabric")?;
+        let mut nodes = Vec::new();
+        let mut script = topology::fabric();
+        for cluster in 1..=shape.clusters {
+            for node in 1..=shape.nodes {
+                let node = self.node(NodeSpot { cluster, node })?;
+                script += &topology::fabric_to_node(node.spot(), node.netns().name());
+                nodes.push(node);
+            }
+        }
+        iproute::batch(&fabric, &script)?;
+
+        // Nodes are independent of each other: side by side.
+        let furnished: Result<Vec<String>> = thread::scope(|scope| {
+            let furnish = |node| {
+                scope.spawn(move || self.furnish(node, topology::node, 1..=shape.pods, shape))
+            };
+            let threads: Vec<_> = nodes.iter_mut().map(furnish).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        });
+        iproute::batch(&fabric, &furnished?.concat())?;
+        Ok((fabric, nodes))
+    }
+
     fn router(&self, name: &str) -> Result<NetNs> {
         NetNs::create(
             &removal::netns_name(&self.id, name),

@@ -29,9 +29,9 @@
 //!
 //! # Layout
 //!
-//! * [`fleet`] builds and removes; [`member`] nodes and pods; [`addresses`] who has which; `topology` the links and routes.
+//! * [`shape`] says what a fleet is like; [`fleet`] builds and removes it; [`member`] nodes and pods; [`addresses`] who has which; `topology` the links and routes.
 //! * [`place`] runs closures and programs in a node or pod: [`netns`], [`cgroup`], [`child`].
-//! * [`identity`] servers that say who they are, and clients; `echo` is their loop.
+//! * [`identity`] servers that say who they are, and their clients.
 //! * [`manifest`] writes what agents read; [`agent`] runs them.
 //! * [`privilege`] what a machine must allow; [`owner`], `removal`, `registry`, `signal`: leaving nothing behind.
 
@@ -39,7 +39,6 @@ pub mod addresses;
 pub mod agent;
 pub mod cgroup;
 pub mod child;
-mod echo;
 pub mod fleet;
 pub mod identity;
 mod iproute;
@@ -51,6 +50,7 @@ pub mod place;
 pub mod privilege;
 mod registry;
 mod removal;
+pub mod shape;
 mod signal;
 mod topology;
 

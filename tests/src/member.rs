@@ -114,7 +114,7 @@ impl Pod {
         SocketAddr::new(self.ip(family), port)
     }
 
-    /// One of the 256 more addresses that [`Builder::further_addresses`](crate::fleet::Builder::further_addresses) gives.
+    /// One of the 256 more addresses that [`Builder::further_addresses`](crate::shape::Builder::further_addresses) gives.
     ///
     /// # Panics
     /// Beyond a node's 15th pod, which has none.

@@ -16,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 /// Where iproute2 keeps named namespaces.
 pub(crate) const DIR: &str = "/var/run/netns";
 
-/// A named network namespace, open. Dropping it does not remove it: [`remove`] does.
+/// A named network namespace, open. Dropping it does not remove it: the fleet's end does.
 #[derive(Debug)]
 pub struct NetNs {
     name: String,

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::identity::{Listen, Protocol, Stats};
+use super::{Listen, Protocol, Stats};
 
 /// Connections that wait to be accepted: tests open thousands at once, and a full queue costs a second each.
 const BACKLOG: i32 = 4096;
@@ -22,7 +22,7 @@ const STOP: u64 = 0;
 
 /// What the loop has seen, readable while it runs.
 #[derive(Default)]
-pub(crate) struct Counters {
+pub(super) struct Counters {
     connections: AtomicU64,
     open: AtomicU64,
     datagrams: AtomicU64,
@@ -30,7 +30,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> Stats {
         let Self {
             connections,
             open,
@@ -52,13 +52,13 @@ impl Counters {
 }
 
 /// An open socket that waits for clients.
-pub(crate) enum Socket {
+pub(super) enum Socket {
     Tcp(TcpListener, Arc<[u8]>),
     Udp(UdpSocket, Arc<[u8]>),
 }
 
 /// Opens a server's sockets where the calling thread is.
-pub(crate) fn open(name: &str, listen: &[Listen]) -> Result<Vec<Socket>> {
+pub(super) fn open(name: &str, listen: &[Listen]) -> Result<Vec<Socket>> {
     let open = |listen: &Listen| {
         let Listen {
             protocol,
@@ -108,7 +108,7 @@ fn open_one(protocol: Protocol, address: SocketAddr, greeting: Arc<[u8]>) -> io:
 }
 
 /// Serves until the other end of `stopped` is closed.
-pub(crate) fn serve(sockets: Vec<Socket>, stopped: &OwnedFd, counters: &Counters) -> Result<()> {
+pub(super) fn serve(sockets: Vec<Socket>, stopped: &OwnedFd, counters: &Counters) -> Result<()> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("create epoll")?;
     let watch = |fd: BorrowedFd<'_>, token| {
         epoll::add(&poll, fd, EventData::new_u64(token), EventFlags::IN).context("watch socket")

@@ -80,6 +80,44 @@ pub const MAX_MEMBERS: u32 = 1 << 24;
 /// A block's length must fit an alias' 20 bits.
 pub const MAX_BLOCK: u32 = (1 << 20) - 1;
 
+/// The constants of a loaded program, `.rodata`'s `CONFIG`: the verifier knows them and drops what they make unreachable.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Config {
+    /// How many of `v4` are in use.
+    pub v4_count: u32,
+    /// How many of `v6` are in use.
+    pub v6_count: u32,
+    /// ClusterSet CIDRs: network and mask, network order.
+    pub v4: [Cidr4; MAX_CIDRS],
+    /// ClusterSet CIDRs.
+    pub v6: [Cidr6; MAX_CIDRS],
+    /// Rows of `mcs_counters` for one CPU.
+    pub counter_stride: u32,
+    /// Sets of `mcs_sockets` less one; their number is a power of two.
+    pub socket_mask: u32,
+}
+
+/// An IPv4 CIDR as a program compares it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cidr4 {
+    /// The network's address.
+    pub net_be: u32,
+    /// Ones for the bits that count.
+    pub mask_be: u32,
+}
+
+/// An IPv6 CIDR as a program compares it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cidr6 {
+    /// The network's address.
+    pub net_be: [u32; 4],
+    /// Ones for the bits that count.
+    pub mask_be: [u32; 4],
+}
+
 /// What a client dials: the key of `mcs_frontends`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -366,6 +404,7 @@ pub struct RuleKey {
 }
 
 const _: () = {
+    assert!(size_of::<Config>() == 176);
     assert!(size_of::<Frontend>() == 20);
     assert!(size_of::<ServiceRow>() == 64);
     assert!(size_of::<Slot>() == 32);
@@ -394,7 +433,7 @@ mod pod {
     }
 
     pod!(
-        Frontend, ServiceRow, Slot, MemberRow, SourceRow, ServiceName, UdpFlow, MemberRef, UdpOrigin, AffinityKey,
+        Config, Frontend, ServiceRow, Slot, MemberRow, SourceRow, ServiceName, UdpFlow, MemberRef, UdpOrigin, AffinityKey,
         AffinityEntry, AgentRow, RuleKey, sockets::Entry, sockets::Set,
     );
 }

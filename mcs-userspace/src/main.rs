@@ -1,1 +1,5 @@
-fn main(){}
+//! The `mcs` binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    mcs::cli::main()
+}

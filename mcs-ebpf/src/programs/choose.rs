@@ -1,0 +1,208 @@
+//! From a frontend to a backend.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::helpers::{
+    bpf_get_prandom_u32, bpf_ktime_get_ns,
+    generated::{bpf_get_netns_cookie, bpf_get_smp_processor_id},
+};
+use aya_ebpf::programs::SockAddrContext;
+use mcs_ebpf::{
+    AffinityEntry, AffinityKey, Frontend, MemberRef, MemberRow, ServiceRow, ServiceWord, Slot, SlotIds, pick,
+};
+
+use super::context::{Peer, config};
+use super::maps::{AFFINITY, COUNTERS, FRONTENDS, MEMBERS, SERVICES, SLOTS};
+
+/// A service that a frontend led to.
+#[derive(Clone, Copy)]
+pub(crate) struct Service {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+    pub(crate) row: *const ServiceRow,
+}
+
+/// A backend that a flow gets.
+#[derive(Clone, Copy)]
+pub(crate) struct Chosen {
+    pub(crate) backend: Peer,
+    pub(crate) member: u32,
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// The service of a frontend. The row is compared with what was looked up, as the hash element may have been another
+/// frontend's between finding it and reading it; one more look-up then gives what is true now.
+#[inline(always)]
+pub(crate) fn find(frontend: &Frontend) -> Option<Service> {
+    match find_once(frontend) {
+        Found::Service(service) => Some(service),
+        Found::Nothing => None,
+        Found::Recycled => match find_once(frontend) {
+            Found::Service(service) => Some(service),
+            Found::Nothing | Found::Recycled => None,
+        },
+    }
+}
+
+enum Found {
+    Service(Service),
+    Nothing,
+    Recycled,
+}
+
+#[inline(always)]
+fn find_once(frontend: &Frontend) -> Found {
+    // SAFETY: the value may be recycled under our hands; the comparison below catches it.
+    let Some(&index) = (unsafe { FRONTENDS.get(frontend) }) else { return Found::Nothing };
+    let Some(row) = SERVICES.get_ptr(index) else { return Found::Nothing };
+    // SAFETY: a row of an array; its words are read one by one, each of them atomic.
+    let (theirs, generation) = unsafe { (core::ptr::read(&raw const (*row).frontend), (*row).generation) };
+    if theirs != *frontend {
+        return Found::Recycled;
+    }
+    Found::Service(Service { index, generation, row })
+}
+
+/// A backend for a new flow, and its counters; none if the service has none, which counts as a refusal.
+#[inline(always)]
+pub(crate) fn choose(ctx: &SockAddrContext, service: Service) -> Option<Chosen> {
+    // SAFETY: 8 aligned bytes of a live row: the word is whole, whoever writes it.
+    let word = ServiceWord::unpack(unsafe { core::ptr::read_volatile(&raw const (*service.row).word) });
+    if word.count == 0 {
+        // SAFETY: a field of a live row.
+        count_source(unsafe { (*service.row).refusals });
+        return None;
+    }
+    if word.flags & ServiceWord::AFFINITY != 0 {
+        return choose_with_affinity(ctx, service, word);
+    }
+    draw(word)
+}
+
+/// A random slot of the block, by weight.
+#[inline(always)]
+fn draw(word: ServiceWord) -> Option<Chosen> {
+    let slot = SLOTS.get_ptr(word.base.wrapping_add(pick::uniform(random(), word.count)))?;
+    let slot = if word.flags & ServiceWord::WEIGHTED != 0 {
+        // SAFETY: a row of an array.
+        let (threshold, ids) = unsafe { ((*slot).threshold, (*slot).ids) };
+        if pick::stays(random(), threshold) {
+            slot
+        } else {
+            SLOTS.get_ptr(word.base.wrapping_add(SlotIds::unpack(ids).alias))?
+        }
+    } else {
+        slot
+    };
+    Some(take(slot))
+}
+
+/// Reads a slot and counts the flow.
+#[inline(always)]
+fn take(slot: *const Slot) -> Chosen {
+    // SAFETY: a row of an array, in a block that stays as it is until this run is over.
+    let (addr, port_be, ids) = unsafe { ((*slot).addr, (*slot).port_be, SlotIds::unpack((*slot).ids)) };
+    if let Some(member) = MEMBERS.get_ptr_mut(ids.member) {
+        // SAFETY: a row of an array.
+        add_one(unsafe { &raw mut (*member).connections });
+    }
+    count_source(ids.source);
+    Chosen { backend: Peer { addr, port_be: port_be.0 as u32 }, member: ids.member }
+}
+
+/// The backend that this client had, while it is there and the client was not idle too long; else a new one.
+#[inline(always)]
+fn choose_with_affinity(ctx: &SockAddrContext, service: Service, word: ServiceWord) -> Option<Chosen> {
+    let key = AffinityKey {
+        // SAFETY: a helper that takes the context.
+        client: unsafe { bpf_get_netns_cookie(ctx.sock_addr.cast()) },
+        service: service.index,
+        generation: service.generation,
+    };
+    // SAFETY: a helper without arguments; a field of a live row.
+    let (now_ns, timeout_ns) = unsafe { (bpf_ktime_get_ns(), (*service.row).affinity_secs as u64 * SECOND_NS) };
+    if let Some(entry) = AFFINITY.get_ptr_mut(&key) {
+        // SAFETY: an entry of a map; LRU elements are reused only after a grace period for this key's readers, and a
+        // mixed-up one fails the generation check.
+        let AffinityEntry { member, last_ns } = unsafe { core::ptr::read_volatile(entry) };
+        let idle_ns = now_ns.saturating_sub(last_ns);
+        if idle_ns <= timeout_ns
+            && let Some(chosen) = follow(member, MemberRow::ACTIVE)
+        {
+            if idle_ns >= SECOND_NS {
+                // SAFETY: as above. Once a second is enough, and keeps a busy entry's line from bouncing.
+                unsafe { core::ptr::write_volatile(&raw mut (*entry).last_ns, now_ns) };
+            }
+            return Some(chosen.counted());
+        }
+    }
+    let chosen = draw(word)?;
+    let generation = generation_of(chosen.member);
+    let entry = AffinityEntry { member: MemberRef { member: chosen.member, generation }, last_ns: now_ns };
+    // If it cannot be stored (memory), this client is merely not sticky this time.
+    let _stored = AFFINITY.insert(&key, &entry, 0);
+    Some(chosen)
+}
+
+/// A backend that somebody holds on to.
+pub(crate) struct Followed {
+    pub(crate) chosen: Chosen,
+    source: u32,
+}
+
+impl Followed {
+    /// Counts it as a new flow.
+    #[inline(always)]
+    fn counted(self) -> Chosen {
+        if let Some(member) = MEMBERS.get_ptr_mut(self.chosen.member) {
+            // SAFETY: a row of an array.
+            add_one(unsafe { &raw mut (*member).connections });
+        }
+        count_source(self.source);
+        self.chosen
+    }
+}
+
+/// The backend that an id and a generation name, if it is still that one, and in a state of at most `worst`.
+#[inline(always)]
+pub(crate) fn follow(held: MemberRef, worst: u8) -> Option<Followed> {
+    let row = MEMBERS.get_ptr(held.member)?;
+    // SAFETY: a row of an array; what its generation names does not change until a grace period after it was freed.
+    let row = unsafe { &*row };
+    if row.generation != held.generation || row.state == MemberRow::FREE || row.state > worst {
+        return None;
+    }
+    let backend = Peer { addr: row.addr, port_be: row.port_be.0 as u32 };
+    Some(Followed { chosen: Chosen { backend, member: held.member }, source: row.source })
+}
+
+/// The generation of a member that a live block names.
+#[inline(always)]
+pub(crate) fn generation_of(member: u32) -> u32 {
+    // SAFETY: a row of an array.
+    MEMBERS.get_ptr(member).map_or(0, |row| unsafe { (*row).generation })
+}
+
+#[inline(always)]
+fn random() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// Counts for a source on this CPU.
+#[inline(always)]
+fn count_source(source: u32) {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(counter) = COUNTERS.get_ptr_mut(cpu.wrapping_mul(config!(counter_stride)).wrapping_add(source)) {
+        add_one(counter);
+    }
+}
+
+/// Atomic although most words are one CPU's: a program can be preempted by another on the same CPU.
+#[inline(always)]
+fn add_one(counter: *mut u64) {
+    // SAFETY: an aligned word of an array's row. The sum is not used, so this is BPF's oldest atomic instruction.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+}

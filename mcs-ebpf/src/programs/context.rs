@@ -1,0 +1,166 @@
+//! Reading and writing the address that a hook is about.
+//!
+//! Every access is volatile and of 32 bits: LLVM must neither merge nor widen loads of context fields, which the verifier
+//! would refuse, nor read one twice. Port fields hold the port in network order in the low 16 bits.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use mcs_ebpf::addr::MAPPED_WORD_BE;
+use mcs_ebpf::{Addr, Frontend, PortBe};
+
+/// Reads a field of the constants; volatile, because their values are set at load.
+macro_rules! config {
+    ($($field:tt)+) => {
+        // SAFETY: a field of a static.
+        unsafe { core::ptr::read_volatile(&raw const $crate::programs::maps::CONFIG.$($field)+) }
+    };
+}
+pub(crate) use config;
+
+/// An address and port, as the context has them.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) addr: Addr,
+    pub(crate) port_be: u32,
+}
+
+impl Peer {
+    #[inline(always)]
+    pub(crate) fn frontend(&self, protocol: u8) -> Frontend {
+        Frontend { addr: self.addr, port_be: PortBe(self.port_be as u16), protocol, zero: 0 }
+    }
+}
+
+#[inline(always)]
+fn raw(ctx: &SockAddrContext) -> *mut bpf_sock_addr {
+    ctx.sock_addr
+}
+
+/// The destination of a v4 hook.
+#[inline(always)]
+pub(crate) fn v4_be(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: the kernel passes a valid context; the verifier checks the offset.
+    unsafe { core::ptr::read_volatile(&raw const (*raw(ctx)).user_ip4) }
+}
+
+/// The destination of a v6 hook.
+#[inline(always)]
+pub(crate) fn v6_be(ctx: &SockAddrContext) -> [u32; 4] {
+    // SAFETY: as above.
+    unsafe {
+        let words = &raw const (*raw(ctx)).user_ip6;
+        [
+            core::ptr::read_volatile(&raw const (*words)[0]),
+            core::ptr::read_volatile(&raw const (*words)[1]),
+            core::ptr::read_volatile(&raw const (*words)[2]),
+            core::ptr::read_volatile(&raw const (*words)[3]),
+        ]
+    }
+}
+
+/// The port of either.
+#[inline(always)]
+pub(crate) fn port_be(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*raw(ctx)).user_port) }
+}
+
+/// `IPPROTO_*` of the socket.
+#[inline(always)]
+pub(crate) fn protocol(ctx: &SockAddrContext) -> u8 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*raw(ctx)).protocol) as u8 }
+}
+
+/// Where the socket is connected to already; port 0 if it is not.
+#[inline(always)]
+pub(crate) fn connected_to(ctx: &SockAddrContext, is_v4: bool) -> Peer {
+    const NOWHERE: Peer = Peer { addr: Addr { words_be: [0; 4] }, port_be: 0 };
+    // SAFETY: as above; the socket's pointer is checked, its fields are read at their own sizes.
+    unsafe {
+        let sk = core::ptr::read_volatile(&raw const (*raw(ctx)).__bindgen_anon_1.sk);
+        if sk.is_null() {
+            return NOWHERE;
+        }
+        let port_be = core::ptr::read_volatile(&raw const (*sk).dst_port) as u32;
+        let addr = if is_v4 {
+            Addr::from_v4_be(core::ptr::read_volatile(&raw const (*sk).dst_ip4))
+        } else {
+            let words = &raw const (*sk).dst_ip6;
+            Addr {
+                words_be: [
+                    core::ptr::read_volatile(&raw const (*words)[0]),
+                    core::ptr::read_volatile(&raw const (*words)[1]),
+                    core::ptr::read_volatile(&raw const (*words)[2]),
+                    core::ptr::read_volatile(&raw const (*words)[3]),
+                ],
+            }
+        };
+        Peer { addr, port_be }
+    }
+}
+
+/// Replaces the address of a v4 hook.
+#[inline(always)]
+pub(crate) fn set_v4(ctx: &SockAddrContext, peer: Peer) {
+    // SAFETY: as above; both fields are writable in all our hooks.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*raw(ctx)).user_ip4, peer.addr.v4_be());
+        core::ptr::write_volatile(&raw mut (*raw(ctx)).user_port, peer.port_be);
+    }
+}
+
+/// Replaces the address of a v6 hook, IPv4 in its mapped form.
+#[inline(always)]
+pub(crate) fn set_v6(ctx: &SockAddrContext, peer: Peer) {
+    // SAFETY: as above.
+    unsafe {
+        let words = &raw mut (*raw(ctx)).user_ip6;
+        core::ptr::write_volatile(&raw mut (*words)[0], peer.addr.words_be[0]);
+        core::ptr::write_volatile(&raw mut (*words)[1], peer.addr.words_be[1]);
+        core::ptr::write_volatile(&raw mut (*words)[2], peer.addr.words_be[2]);
+        core::ptr::write_volatile(&raw mut (*words)[3], peer.addr.words_be[3]);
+        core::ptr::write_volatile(&raw mut (*raw(ctx)).user_port, peer.port_be);
+    }
+}
+
+/// Whether an IPv4 address can be a ClusterSetIP at all. Unused CIDRs cost nothing: their number is a constant.
+#[inline(always)]
+pub(crate) fn in_cidrs4(v4_be: u32) -> bool {
+    macro_rules! matches {
+        ($i:literal) => {
+            config!(v4_count) > $i && v4_be & config!(v4[$i].mask_be) == config!(v4[$i].net_be)
+        };
+    }
+    matches!(0) || matches!(1) || matches!(2) || matches!(3)
+}
+
+/// Whether an IPv6 address can be a ClusterSetIP at all.
+#[inline(always)]
+pub(crate) fn in_cidrs6(words_be: [u32; 4]) -> bool {
+    macro_rules! matches {
+        ($i:literal) => {
+            config!(v6_count) > $i
+                && words_be[0] & config!(v6[$i].mask_be[0]) == config!(v6[$i].net_be[0])
+                && words_be[1] & config!(v6[$i].mask_be[1]) == config!(v6[$i].net_be[1])
+                && words_be[2] & config!(v6[$i].mask_be[2]) == config!(v6[$i].net_be[2])
+                && words_be[3] & config!(v6[$i].mask_be[3]) == config!(v6[$i].net_be[3])
+        };
+    }
+    matches!(0) || matches!(1) || matches!(2) || matches!(3)
+}
+
+/// The destination of a v6 hook, if it can be a ClusterSetIP: IPv4-mapped ones are looked up as IPv4.
+#[inline(always)]
+pub(crate) fn clusterset_v6(ctx: &SockAddrContext) -> Option<Addr> {
+    let words_be = v6_be(ctx);
+    if words_be[0] == 0 && words_be[1] == 0 && words_be[2] == MAPPED_WORD_BE {
+        if !in_cidrs4(words_be[3]) {
+            return None;
+        }
+    } else if !in_cidrs6(words_be) {
+        return None;
+    }
+    Some(Addr { words_be })
+}
+

@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// How often [`attend`] says that it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How many lines of a hidden output an error repeats.
-const TAIL: usize = 20;
+/// How many lines of a hidden output are kept.
+const TAIL: usize = 200;
 
 /// A command with the environment that every child gets.
 ///
@@ -110,8 +110,8 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{}: output", show(command)))
 }
 
-/// Runs to the end or until `limit`, with the elapsed time printed every few seconds. The output is kept, and its last
-/// lines are in the error when the child fails.
+/// Runs to the end or until `limit`, with the elapsed time printed every few seconds. The output is hidden; when the
+/// child fails, the error has the one line of it that says why.
 pub(crate) fn attend(command: &mut Command, limit: Duration) -> Result<()> {
     let start = Instant::now();
     let (reader, writer) = std::io::pipe().context("make a pipe")?;
@@ -132,7 +132,7 @@ pub(crate) fn attend(command: &mut Command, limit: Duration) -> Result<()> {
             }
             tail.push_back(line);
         }
-        Vec::from(tail).join("\n")
+        tail
     });
     let mut next = HEARTBEAT;
     let status = loop {
@@ -154,7 +154,26 @@ pub(crate) fn attend(command: &mut Command, limit: Duration) -> Result<()> {
         return Ok(());
     }
     let tail = tail.join().unwrap_or_default();
-    Err(anyhow!("{tail}").context(format!("{}: {status}", show(command))))
+    // apt-get's options are many and cargo's paths long: the program's name is enough for a line that people read.
+    let program = command.get_program().to_string_lossy();
+    bail!("{program}: {status}: {}", reason(&tail))
+}
+
+/// The line of a failed program's output that says why: the first that calls itself an error, else the last.
+fn reason(tail: &VecDeque<String>) -> &str {
+    let lines = || {
+        tail.iter()
+            .map(|line| line.trim())
+            .filter(|line| !line.is_empty())
+    };
+    lines()
+        .find(|line| {
+            ["E: ", "error:", "error["]
+                .iter()
+                .any(|start| line.starts_with(start))
+        })
+        .or_else(|| lines().next_back())
+        .unwrap_or("no output")
 }
 
 fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
@@ -176,13 +195,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hidden_output_is_in_the_error() {
+    fn the_reason_of_a_failure_is_one_line() {
         let mut failing = command("sh");
-        failing.args(["-c", "echo one; echo two >&2; exit 3"]);
+        failing.args(["-c", "echo one; echo 'E: why' >&2; echo two; exit 3"]);
         let error = attend(&mut failing, Duration::from_secs(10)).unwrap_err();
-        let text = format!("{error:#}");
-        assert!(text.contains("exit status: 3"), "{text}");
-        assert!(text.contains("one\ntwo"), "{text}");
+        assert_eq!(error.to_string(), "sh: exit status: 3: E: why");
+        let lines = |text: &str| text.lines().map(str::to_owned).collect();
+        assert_eq!(reason(&lines("one\ntwo\n\n")), "two");
+        assert_eq!(reason(&lines("")), "no output");
     }
 
     #[test]

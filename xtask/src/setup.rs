@@ -105,14 +105,7 @@ impl Tally {
             Ok(Outcome::Present) => {}
             Ok(Outcome::Installed) => self.installed += 1,
             Err(error) => {
-                // One line: an error of apt-get or cargo has many, and its last one says why.
-                let text = format!("{error:#}");
-                let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-                let first = lines.next().unwrap_or_default();
-                match lines.next_back() {
-                    Some(last) => eprintln!("setup: {what}: {first} … {last}"),
-                    None => eprintln!("setup: {what}: {first}"),
-                }
+                eprintln!("setup: {what}: {}", format!("{error:#}").replace('\n', " "));
                 self.missing.push(what.to_owned());
                 if essential {
                     self.essential.get_or_insert_with(|| what.to_owned());

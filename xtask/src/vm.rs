@@ -9,7 +9,7 @@
 //!
 //! What a test may rely on in the guest: root, `CI=true`, `MCS_VM=1`, `MCS_BIN=/bin/mcs`, `ip` and busybox's programs on the
 //! `PATH`, bpffs at /sys/fs/bpf, cgroup2 at /sys/fs/cgroup, tmpfs on /tmp and /run. There is no network, no disk,
-//! and no source tree.
+//! and no source tree. In a shell script `ip` is busybox's own (its shell prefers its applets): there, write `/usr/sbin/ip`.
 
 mod boot;
 mod build;

@@ -80,9 +80,10 @@ impl Workspace {
     }
 }
 
-/// Cheap tiers first: what needs nothing, what needs a kernel, what needs a fleet. A new tier comes last.
+/// Cheap tiers first: what needs nothing, what needs namespaces (the harness itself), what needs our programs in the
+/// kernel, what needs a whole fleet. A new tier comes last.
 fn rank(tier: &str) -> usize {
-    const ORDER: [&str; 4] = ["golden", "cluster", "kernel", "e2e"];
+    const ORDER: [&str; 5] = ["golden", "cluster", "fleet", "kernel", "e2e"];
     ORDER
         .iter()
         .position(|known| *known == tier)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{Outcome, step};
 use crate::child;
@@ -24,7 +24,9 @@ pub(super) fn ensure() -> Result<Outcome> {
             install
                 .env_remove("RUSTFLAGS")
                 .env_remove("CARGO_ENCODED_RUSTFLAGS");
-            child::attend(&mut install, LIMIT)
+            child::attend(&mut install, LIMIT).map_err(|error| {
+                anyhow!("{error:#}: run `cargo install --locked {package}` to see more")
+            })
         },
     )
 }

@@ -86,7 +86,11 @@ pub(super) fn ensure(groups: &[Group], mut report: impl FnMut(&str, bool, Result
                 package.program,
                 package.name
             )),
-            result => result,
+            Ok(outcome) => Ok(outcome),
+            Err(error) => Err(anyhow!(
+                "{error:#} (wanted for the program {})",
+                package.program
+            )),
         };
         report(package.name, package.essential, result);
     }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{Outcome, step};
 use crate::{child, debian::suite::Suite};
@@ -57,10 +57,8 @@ pub(super) fn ensure(sysroot: Option<&Path>, no_rustup: bool, apt: &Path) -> Res
     step(&format!("Debian package rust-src {version}"), || {
         from_debian(&version, &place, apt)
     })
-    .with_context(|| {
-        format!(
-            "neither rustup nor Debian has version {version} (run `rustup component add rust-src` where there is internet)"
-        )
+    .map_err(|error| {
+        anyhow!("{error:#}: run `rustup component add rust-src` where there is internet")
     })
 }
 
@@ -114,22 +112,26 @@ fn newest_since(source: &str) -> Option<(u32, u32)> {
 }
 
 fn from_debian(version: &str, place: &Path, apt: &Path) -> Result<()> {
-    let mut tried = Vec::new();
+    // The first suite is the likely one, so its reason is the one to tell.
+    let mut reason = None;
     for name in SUITES {
         let found = Suite::open(name, apt).and_then(|suite| {
             let wanted = suite
                 .versions("rust-src")?
                 .into_iter()
-                .find(|candidate| upstream(candidate) == version);
+                .find(|candidate| upstream(candidate) == version)
+                .with_context(|| format!("suite {name}: no rust-src {version}"))?;
             Ok((suite, wanted))
         });
         match found {
-            Ok((suite, Some(wanted))) => return unpack(&suite, &wanted, version, place),
-            Ok((_, None)) => tried.push(format!("{name}: no such version")),
-            Err(error) => tried.push(format!("{name}: {error:#}").replace('\n', "; ")),
+            Ok((suite, wanted)) => return unpack(&suite, &wanted, version, place),
+            Err(error) => {
+                reason.get_or_insert(error);
+            }
         }
     }
-    bail!("{}", tried.join(", "))
+    let reason = reason.map(|error| format!("{error:#}")).unwrap_or_default();
+    bail!("{reason} (nor is it in {})", SUITES[1..].join(", "))
 }
 
 /// "1.95.0" of "1.95.0+dfsg1-2~bpo13+1", without an epoch.

@@ -80,7 +80,7 @@ fn fetch(version: &str, into: &Path, apt: &Path) -> Result<String> {
         let suite = match Suite::open(name, apt) {
             Ok(suite) => suite,
             Err(error) => {
-                tried.push(format!("{name}: {error:#}").replace('\n', "; "));
+                tried.push(format!("{error:#}"));
                 continue;
             }
         };

@@ -88,9 +88,14 @@ fn an_agent_that_ends_at_once_is_reported_with_what_it_said() {
     let mut options = AgentOptions::new(&fleet, node, "/manifests");
     options.binary = Some(script(
         &fleet,
-        "#!/bin/sh\n[ $1 = agent ] && echo 'no such flag' >&2\nsleep 0.1; exit 2\n",
+        "#!/bin/sh\n[ $1 = status ] && exec sleep 20\necho 'no such flag' >&2\nexit 2\n",
     ));
+    let start = Instant::now();
     let error = Agent::start_ready(&fleet, node, options).err().unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "does not wait for `status` to give up"
+    );
     let error = format!("{error:#}");
     assert!(
         error.contains("agent on a1: it ended: exit status: 2") && error.contains("no such flag"),

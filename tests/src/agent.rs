@@ -4,8 +4,9 @@ mod options;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -25,6 +26,8 @@ pub use options::{AgentOptions, mcs_binary};
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long `mcs status --wait` waits, unless a test knows better.
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How often a waiting test looks whether the agent lives.
+const POLL: Duration = Duration::from_millis(5);
 /// How much of its log is printed when a test fails.
 const LOG_LINES: usize = 200;
 
@@ -129,22 +132,31 @@ impl Agent {
         self.wait_ready_for(READY_LIMIT)
     }
 
-    /// [`wait_ready`](Self::wait_ready), at most so long.
+    /// [`wait_ready`](Self::wait_ready), at most so long. An agent that ends is not waited for.
     pub fn wait_ready_for(&self, limit: Duration) -> Result<()> {
-        let wait = format!("{}s", limit.as_secs().max(1));
-        let output = self.mcs(&["status", "--wait", &wait])?;
-        if output.status.success() {
-            return Ok(());
-        }
         let name = self.core.place.name();
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        if let Some(status) = self.ended()? {
-            bail!("agent on {name}: it ended: {status}: {}", self.log_tail());
+        let wait = format!("{}s", limit.as_secs().max(1));
+        let mut command = self.core.verb(&["status", "--wait", &wait]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let status = self.core.place.spawn(command)?;
+        while status.try_wait()?.is_none() {
+            if let Some(status) = self.ended()? {
+                bail!("agent on {name}: it ended: {status}: {}", self.log_tail());
+            }
+            thread::sleep(POLL);
         }
-        bail!(
-            "agent on {name}: not ready after {wait}: {said}: {}",
+        let output = status.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "agent on {name}: not ready after {wait}: {}: {}",
+            said.trim(),
             self.log_tail()
         );
+        Ok(())
     }
 
     /// Runs a verb of `mcs` on the agent's node and pin directory: `["services", "-o", "json"]`.
@@ -233,7 +245,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!(
                 "--- agent on {}:\n{}\n---",
                 self.core.place.name(),
@@ -245,13 +257,17 @@ impl Drop for Agent {
 }
 
 impl Core {
-    fn mcs(&self, arguments: &[&str]) -> Result<Output> {
+    fn verb(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(arguments)
             .arg("--pin-dir")
             .arg(&self.options.pin_dir);
-        self.place.output(command)
+        command
+    }
+
+    fn mcs(&self, arguments: &[&str]) -> Result<Output> {
+        self.place.output(self.verb(arguments))
     }
 }
 

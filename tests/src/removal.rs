@@ -69,12 +69,16 @@ pub(crate) fn sweep() -> Result<usize> {
         ids.extend(names.filter_map(|name| FleetId::of_name(&name)));
     }
     ids.retain(|id| !id.owner_lives());
+    let mut first = Ok(ids.len());
     for id in &ids {
+        // One that cannot go must not keep the others.
         if let Some(error) = remove(id).into_iter().next() {
-            return Err(error.context(format!("remove fleet {id} of a dead process")));
+            first = first.and(Err(
+                error.context(format!("remove fleet {id} of a dead process"))
+            ));
         }
     }
-    Ok(ids.len())
+    first
 }
 
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {

@@ -171,4 +171,4 @@ fn freed(row: &ServiceRow) -> ServiceRow {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

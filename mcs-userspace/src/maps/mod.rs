@@ -4,12 +4,15 @@
 //! suite runs on both. Rows are read from the maps themselves: in the kernel's case they lie in memory that is mapped
 //! into the agent, so reading is free and there is no second copy of the realized state to disagree with it.
 
+pub mod bpf;
 pub mod fake;
+pub mod grace;
+pub mod mapped;
 
 use mcs_ebpf::{Frontend, MemberRow, Name, ServiceName, ServiceRow, Slot, SourceRow};
 
 /// How many rows each map has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sizes {
     /// `mcs_services`, `mcs_names` and `mcs_frontends`.
     pub services: u32,

@@ -237,10 +237,11 @@ fn plan_row(service: &Service, place: &Place, word: ServiceWord, ops: &mut Vec<O
     let details = details.then_some(Op::ServiceDetails { index, affinity_secs, ready, total });
     let flip = (word != row.word).then_some(Op::Flip { index, word });
     // a timeout is there before the flag says so, and as long
-    if service.affinity_secs.is_some() {
-        ops.extend(details.into_iter().chain(flip));
-    } else {
+    let affinity_ends = service.affinity_secs.is_none() && row.affinity_secs != 0;
+    if affinity_ends {
         ops.extend(flip.into_iter().chain(details));
+    } else {
+        ops.extend(details.into_iter().chain(flip));
     }
 }
 

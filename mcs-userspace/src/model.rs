@@ -82,7 +82,7 @@ impl fmt::Display for Protocol {
 }
 
 /// A ServiceImport of type ClusterSetIP. Headless ones have no frontend and stop at the source.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Import {
     /// Its namespace and name.
     pub key: ObjectKey,
@@ -103,7 +103,7 @@ pub struct Import {
 }
 
 /// A port of a ServiceImport.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ImportPort {
     /// Empty for an unnamed port. At most 63 bytes.
     pub name: Arc<str>,
@@ -114,7 +114,7 @@ pub struct ImportPort {
 }
 
 /// Which backends a service would rather use. Always a preference: with none of the kind, the next wider circle is used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Distribution {
     /// All alike.
     #[default]
@@ -126,7 +126,7 @@ pub enum Distribution {
 }
 
 /// An EndpointSlice of one source cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Slice {
     /// Its own namespace and name.
     pub key: ObjectKey,
@@ -141,7 +141,7 @@ pub struct Slice {
 }
 
 /// A port of an EndpointSlice.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SlicePort {
     /// Empty for an unnamed port. Serves the import's port of equal name and protocol.
     pub name: Arc<str>,
@@ -152,7 +152,7 @@ pub struct SlicePort {
 }
 
 /// One address of an EndpointSlice.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Endpoint {
     /// Unicast, neither loopback nor link-local.
     pub addr: Addr,
@@ -169,7 +169,7 @@ pub struct Endpoint {
 }
 
 /// An object that a source delivers.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Object {
     /// A ServiceImport.
     Import(Import),

@@ -13,12 +13,15 @@
 //! * [`tables`] what maps hold, in words; [`plan`] the stores that lead there, [`arena`] and [`ids`] where rows lie.
 //! * [`programmer`] all of it together, over any [`maps`].
 
+pub mod agent;
 pub mod api;
 pub mod arena;
 pub mod claims;
+pub mod cli;
 pub mod dataplane;
 pub mod desired;
 pub mod dump;
+pub mod failclosed;
 pub mod ids;
 pub mod manifest;
 pub mod maps;
@@ -26,5 +29,6 @@ pub mod model;
 pub mod plan;
 pub mod problem;
 pub mod programmer;
+pub mod report;
 pub mod source;
 pub mod tables;

@@ -110,6 +110,12 @@ impl Planner {
         self.services.keys()
     }
 
+    /// How many services there are.
+    #[must_use]
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
     /// Whether a frontend has a service.
     #[must_use]
     pub fn has(&self, frontend: &Frontend) -> bool {

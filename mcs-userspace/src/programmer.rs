@@ -121,6 +121,12 @@ impl<M: Maps> Programmer<M> {
         problems
     }
 
+    /// How many services are in the maps.
+    #[must_use]
+    pub fn service_count(&self) -> usize {
+        self.planner.service_count()
+    }
+
     /// Whether any UDP frontend is in the maps: after a restart, say.
     #[must_use]
     pub fn has_udp(&self) -> bool {

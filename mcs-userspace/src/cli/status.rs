@@ -64,7 +64,7 @@ impl Status {
 /// What was seen in one look.
 enum State {
     NeverRan,
-    Stopped(AgentRow),
+    Stopped,
     Starting,
     Silent(u32),
     Running { pid: u32, row: AgentRow },
@@ -78,7 +78,7 @@ fn look(pins: &PinDir, deadline: Instant) -> anyhow::Result<State> {
     let Ok(row) = read_agent_row(pins) else {
         return Ok(if holder == Holder::Nobody { State::NeverRan } else { State::Starting });
     };
-    let Holder::Process(pid) = holder else { return Ok(State::Stopped(row)) };
+    let Holder::Process(pid) = holder else { return Ok(State::Stopped) };
     // 0: the holder lives in a pid namespace that we cannot see into.
     if pid != 0 && row.pid != pid && std::path::Path::new(&format!("/proc/{pid}")).exists() && same_pid_namespace(pid) {
         return Ok(State::Starting);
@@ -134,7 +134,7 @@ impl State {
 
     fn may_answer(&self) -> bool {
         match self {
-            Self::NeverRan | Self::Stopped(_) => false,
+            Self::NeverRan | Self::Stopped => false,
             Self::Running { row, .. } => row.synced == 0,
             Self::Starting | Self::Silent(_) => true,
         }
@@ -147,7 +147,7 @@ impl State {
         let root = pins.root().display();
         let (pid, summary) = match self {
             Self::NeverRan => (None, format!("{root}: nothing is pinned: start `mcs agent --pin-dir {root}`")),
-            Self::Stopped(_) => (
+            Self::Stopped => (
                 None,
                 format!(
                     "no agent runs on {root}: traffic goes on with the {services} services that it left; start it again"

@@ -47,6 +47,9 @@ pub struct Options {
     pub log_level: u8,
 }
 
+/// What the programs log.
+pub type Logger = tokio::io::unix::AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>;
+
 /// Programs, links and the rows that only an agent writes.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -192,12 +195,13 @@ impl Dataplane {
         &mut self.rules
     }
 
-    /// The programs' logger, to be flushed when its descriptor is readable.
+    /// The programs' logger, to be flushed when it is readable. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the log buffer cannot be mapped.
-    pub fn logger(&mut self) -> anyhow::Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).context("open the programs' log")
+    /// When the log buffer cannot be mapped or watched.
+    pub fn logger(&mut self) -> anyhow::Result<Logger> {
+        let logger = aya_log::EbpfLogger::init(&mut self.ebpf).context("open the programs' log")?;
+        sys::watch(logger).context("watch the programs' log")
     }
 }
 

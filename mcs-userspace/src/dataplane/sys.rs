@@ -9,6 +9,11 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+type Log = aya_log::EbpfLogger<&'static dyn log::Log>;
+
 // enum bpf_cmd, uapi/linux/bpf.h.
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -22,6 +27,15 @@ unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long
     // SAFETY: the caller's promise; the size tells the kernel how much of the union we know, the rest counts as zero.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Lets the runtime tell when the programs' log has something to read.
+///
+/// # Errors
+/// When there is no runtime, or it cannot watch the descriptor.
+pub(super) fn watch(logger: Log) -> io::Result<AsyncFd<Log>> {
+    // SAFETY: the logger owns its descriptor, and keeps it as long as it lives inside the result.
+    unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
 /// Opens a pinned object.

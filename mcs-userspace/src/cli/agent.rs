@@ -1,0 +1,229 @@
+//! `mcs agent`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use super::{Pins, VERSION};
+use crate::agent::{self, Config};
+use crate::dataplane::Options;
+use crate::dataplane::shape::Capacity;
+use crate::desired::NodeContext;
+use crate::failclosed::Mode;
+
+/// Runs in the foreground. A normal stop detaches nothing: traffic goes on with what the kernel has; `mcs detach`
+/// removes it.
+#[derive(Args, Debug)]
+pub(super) struct Agent {
+    /// Where objects come from: dir:PATH, a directory of Kubernetes manifests (*.json, *.yaml, *.yml), followed live.
+    #[arg(long, env = "MCS_SOURCE", value_parser = parse_source, value_name = "SOURCE")]
+    source: PathBuf,
+    /// This cluster's id: a DNS label.
+    #[arg(long, env = "MCS_CLUSTER", value_parser = parse_label, value_name = "ID")]
+    cluster: String,
+    /// This node's name.
+    #[arg(long, env = "MCS_NODE", value_parser = parse_name, value_name = "NAME")]
+    node: String,
+    /// This node's zone, for trafficDistribution.
+    #[arg(long, env = "MCS_ZONE")]
+    zone: Option<String>,
+    /// Where ClusterSetIPs come from, at most four CIDRs of each family. Other addresses are never translated.
+    #[arg(long, env = "MCS_CLUSTERSET_CIDR", value_delimiter = ',', required = true, value_name = "CIDR")]
+    clusterset_cidr: Vec<IpNet>,
+    /// Serve the sockets of this cgroup2 directory and all below it; by default the cgroup2 root.
+    #[arg(long, env = "MCS_CGROUP", value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    pins: Pins,
+    /// Give new flows to backends of this cluster while it has any; cluster weights of an import override this.
+    #[arg(long, env = "MCS_PREFER_LOCAL_CLUSTER")]
+    prefer_local_cluster: bool,
+    /// Hold ClusterSetIP traffic back while no program is attached, by `unreachable` rules in this network namespace.
+    #[arg(long, env = "MCS_FAIL_CLOSED", value_enum, default_value_t)]
+    fail_closed: Mode,
+    /// Log level of the kernel programs: a constant of the loaded program, off costs nothing.
+    #[arg(long, env = "MCS_EBPF_LOG", value_enum, default_value_t = Level::Off)]
+    ebpf_log: Level,
+    /// Form of the log on stderr. What is logged: MCS_LOG, for instance `info` or `mcs=debug`.
+    #[arg(long, env = "MCS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(flatten)]
+    capacity: CapacityArgs,
+}
+
+/// Room in the maps, set when a pin directory is first used.
+#[derive(Args, Clone, Debug)]
+struct CapacityArgs {
+    /// Most frontends (ClusterSetIP, port, protocol).
+    #[arg(long, env = "MCS_MAX_SERVICES", default_value_t = Capacity::default().services, value_name = "N")]
+    max_services: u32,
+    /// Most backends over all services.
+    #[arg(long, env = "MCS_MAX_BACKENDS", default_value_t = Capacity::default().backends, value_name = "N")]
+    max_backends: u32,
+    /// Most pairs of service and source cluster, counting each service once more.
+    #[arg(long, env = "MCS_MAX_SOURCES", default_value_t = Capacity::default().sources, value_name = "N")]
+    max_sources: u32,
+    /// Connected sockets whose frontend is remembered; rounded up to a power of two.
+    #[arg(long, env = "MCS_SOCKETS", default_value_t = Capacity::default().sockets, value_name = "N")]
+    sockets: u32,
+    /// Unconnected UDP sockets, times the frontends that each sends to, that are remembered.
+    #[arg(long, env = "MCS_UDP_FLOWS", default_value_t = Capacity::default().udp_flows, value_name = "N")]
+    udp_flows: u32,
+    /// Clients with session affinity, times services, that are remembered.
+    #[arg(long, env = "MCS_AFFINITY_ENTRIES", default_value_t = Capacity::default().affinity, value_name = "N")]
+    affinity_entries: u32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Level {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Agent {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let Self {
+            source,
+            cluster,
+            node,
+            zone,
+            clusterset_cidr,
+            cgroup,
+            pins,
+            prefer_local_cluster,
+            fail_closed,
+            ebpf_log,
+            log_format,
+            capacity,
+        } = self;
+        log_to_stderr(log_format);
+        let cgroup = cgroup.map_or_else(cgroup2_root, Ok)?;
+        let cidrs: Vec<IpNet> = clusterset_cidr.iter().map(IpNet::trunc).collect();
+        let config = Config {
+            source,
+            node: NodeContext {
+                cluster: Arc::from(cluster),
+                node: Arc::from(node),
+                zone: zone.filter(|zone| !zone.is_empty()).map(Arc::from),
+                prefer_local_cluster,
+                cidrs: cidrs.clone(),
+            },
+            dataplane: Options {
+                pins: pins.open(),
+                cgroup,
+                cidrs,
+                capacity: capacity.into(),
+                log_level: match ebpf_log {
+                    Level::Off => 0,
+                    Level::Error => 1,
+                    Level::Warn => 2,
+                    Level::Info => 3,
+                    Level::Debug => 4,
+                    Level::Trace => 5,
+                },
+            },
+            fail_closed,
+            version: VERSION.to_owned(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+        runtime.block_on(agent::run(config))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl From<CapacityArgs> for Capacity {
+    fn from(args: CapacityArgs) -> Self {
+        let CapacityArgs { max_services, max_backends, max_sources, sockets, udp_flows, affinity_entries } = args;
+        Self {
+            services: max_services,
+            backends: max_backends,
+            sources: max_sources,
+            clusters: Self::default().clusters,
+            sockets,
+            udp_flows,
+            affinity: affinity_entries,
+        }
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host.
+fn cgroup2_root() -> anyhow::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts: read")?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let path = words.next()?;
+            (words.next()? == "cgroup2").then(|| Path::new(path).to_owned())
+        })
+        .next()
+        .context("no cgroup2 filesystem is mounted: mount one, or name a directory with --cgroup")
+}
+
+fn parse_source(text: &str) -> Result<PathBuf, String> {
+    match text.split_once(':') {
+        Some(("dir", path)) if !path.is_empty() => Ok(PathBuf::from(path)),
+        Some(_) | None => Err(format!("{text:?} is not of the form dir:PATH")),
+    }
+}
+
+/// A cluster id is one DNS label: CoreDNS cannot serve dotted ones (RFC 1123 §2.1).
+fn parse_label(text: &str) -> Result<String, String> {
+    let is_label = (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if is_label { Ok(text.to_owned()) } else { Err("must be a DNS label: a-z, 0-9 and -, at most 63".to_owned()) }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_ids_are_dns_labels() {
+        for good in ["a", "cluster-1", "0"] {
+            assert!(parse_label(good).is_ok(), "{good}");
+        }
+        for bad in ["", "A", "a.b", "-a", "a-", &"x".repeat(64)] {
+            assert!(parse_label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sources_name_their_kind() {
+        assert_eq!(parse_source("dir:/etc/mcs"), Ok(PathBuf::from("/etc/mcs")));
+        for bad in ["", "dir:", "/etc/mcs", "http://x"] {
+            assert!(parse_source(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -64,6 +64,7 @@ struct ServiceView {
     name: String,
     port_name: String,
     protocol: String,
+    #[serde(rename = "clusterSetIP")]
     cluster_set_ip: String,
     port: u16,
     affinity_seconds: Option<u32>,

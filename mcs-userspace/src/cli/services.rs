@@ -35,6 +35,7 @@ struct Service {
     name: String,
     port_name: String,
     protocol: String,
+    #[serde(rename = "clusterSetIP")]
     cluster_set_ip: String,
     port: u16,
     clusters: ReadyOfTotal,

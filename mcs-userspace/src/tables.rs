@@ -105,6 +105,13 @@ pub fn name_text(name: &Name) -> Arc<str> {
 }
 
 impl Service {
+    /// The part of new flows, 0.0..=1.0, that a backend of this weight gets.
+    #[must_use]
+    pub fn share(&self, weight: u64) -> f64 {
+        let sum: f64 = self.backends.iter().map(|backend| backend.weight as f64).sum();
+        if sum > 0.0 { weight as f64 / sum } else { 0.0 }
+    }
+
     /// The frontend's protocol; TCP and UDP are all that is ever programmed.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -147,6 +154,8 @@ impl fmt::Display for Service {
             write!(f, "  backend {} cluster={cluster}", socket_addr(*addr, *port))?;
             if *weight == 0 {
                 write!(f, " draining")?;
+            } else if f.alternate() {
+                write!(f, " share={:.2}%", self.share(*weight) * 100.0)?;
             } else {
                 write!(f, " weight={weight}")?;
             }

@@ -22,14 +22,14 @@ use crate::failclosed::Mode;
 #[derive(Args, Debug)]
 pub(super) struct Agent {
     /// Where objects come from: dir:PATH, a directory of Kubernetes manifests (*.json, *.yaml, *.yml), followed live.
-    #[arg(long, env = "MCS_SOURCE", value_parser = parse_source, value_name = "SOURCE")]
+    #[arg(long, env = "MCS_SOURCE", value_parser = parse_source, value_name = "SOURCE", default_value = "dir:/etc/mcs/manifests")]
     source: PathBuf,
     /// This cluster's id: a DNS label.
     #[arg(long, env = "MCS_CLUSTER", value_parser = parse_label, value_name = "ID")]
     cluster: String,
-    /// This node's name.
+    /// This node's name; by default the host's.
     #[arg(long, env = "MCS_NODE", value_parser = parse_name, value_name = "NAME")]
-    node: String,
+    node: Option<String>,
     /// This node's zone, for trafficDistribution.
     #[arg(long, env = "MCS_ZONE")]
     zone: Option<String>,
@@ -119,7 +119,7 @@ impl Agent {
             source,
             node: NodeContext {
                 cluster: Arc::from(cluster),
-                node: Arc::from(node),
+                node: Arc::from(node.unwrap_or_else(host_name)),
                 zone: zone.filter(|zone| !zone.is_empty()).map(Arc::from),
                 prefer_local_cluster,
                 cidrs: cidrs.clone(),
@@ -160,6 +160,10 @@ impl From<CapacityArgs> for Capacity {
             affinity: affinity_entries,
         }
     }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -89,7 +89,8 @@ struct BackendView {
     address: String,
     port: u16,
     cluster: String,
-    weight: u64,
+    /// Its part of new flows, 0 to 1.
+    share: f64,
     draining: bool,
     member: Option<u32>,
     generation: Option<u32>,
@@ -120,19 +121,19 @@ impl From<&Service> for ServiceView {
                     connections: source.connections,
                 })
                 .collect(),
-            backends: backends.iter().map(BackendView::from).collect(),
+            backends: backends.iter().map(|backend| BackendView::new(service, backend)).collect(),
         }
     }
 }
 
-impl From<&Backend> for BackendView {
-    fn from(backend: &Backend) -> Self {
+impl BackendView {
+    fn new(service: &Service, backend: &Backend) -> Self {
         let Backend { addr, port, cluster, weight, realized } = backend;
         Self {
             address: addr.to_string(),
             port: port.host(),
             cluster: cluster.to_string(),
-            weight: *weight,
+            share: service.share(*weight),
             draining: *weight == 0,
             member: realized.map(|r| r.member),
             generation: realized.map(|r| r.generation),

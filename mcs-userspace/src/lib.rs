@@ -12,10 +12,12 @@
 //! * [`claims`] who owns a frontend; [`desired`] an import to the services it wants.
 //! * [`tables`] what maps hold, in words; [`plan`] the stores that lead there, [`arena`] and [`ids`] where rows lie.
 //! * [`programmer`] all of it together, over any [`maps`].
+//! * [`check`] what is wrong with manifests, without a kernel.
 
 pub mod agent;
 pub mod api;
 pub mod arena;
+pub mod check;
 pub mod claims;
 pub mod cli;
 pub mod dataplane;

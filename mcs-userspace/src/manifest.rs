@@ -44,6 +44,8 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// Objects that are there and invalid as a whole.
     pub broken: Vec<ObjectId>,
+    /// Valid objects that mean nothing to the dataplane: headless imports, slices of local services.
+    pub idle: Vec<ObjectId>,
     /// Something was there that may be a ServiceImport or EndpointSlice, and its name could not be read. So it cannot
     /// be told that any object is *not* in the file.
     pub unidentified: bool,
@@ -69,7 +71,7 @@ enum Verdict {
     /// A valid object.
     Object(Object),
     /// Valid, and nothing for the dataplane: a headless import, a local service's slice.
-    Absent,
+    Idle,
     /// Invalid as a whole, as reported.
     Broken,
 }
@@ -136,7 +138,7 @@ impl Reader<'_> {
         drop(report);
         match verdict {
             Verdict::Object(object) => self.parsed.objects.push(object),
-            Verdict::Absent => {}
+            Verdict::Idle => self.parsed.idle.push(id),
             Verdict::Broken => self.parsed.broken.push(id),
         }
     }

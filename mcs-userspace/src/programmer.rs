@@ -354,7 +354,7 @@ fn set_or_remove<T: PartialEq>(lists: &mut BTreeMap<ObjectKey, Vec<T>>, key: &Ob
     changes
 }
 
-fn claimed(service: &Service, owner: &ObjectKey) -> Problem {
+pub(crate) fn claimed(service: &Service, owner: &ObjectKey) -> Problem {
     let frontend = service.frontend;
     Problem {
         object: ObjectId::Import(service.import.clone()).to_string(),

@@ -26,7 +26,7 @@ pub(super) fn read(document: &Document<'_>, key: ObjectKey, report: &mut Report<
     let Some(kind) = report.required(&spec.kind, "spec.type") else { return Verdict::Broken };
     match &**kind {
         "ClusterSetIP" => {}
-        "Headless" => return Verdict::Absent,
+        "Headless" => return Verdict::Idle,
         other => {
             report.invalid("spec.type", format_args!("{} is neither ClusterSetIP nor Headless", quoted(other)));
             return Verdict::Broken;

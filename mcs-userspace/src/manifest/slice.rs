@@ -25,7 +25,7 @@ pub(super) fn read(document: &Document<'_>, key: ObjectKey, report: &mut Report<
     };
     let labels = match labels {
         Ok(Some(labels)) if !matches!(labels.service_name, Lax::Absent) => labels,
-        Ok(_) => return Verdict::Absent,
+        Ok(_) => return Verdict::Idle,
         Err(Reported) => return Verdict::Broken,
     };
     let Some((import, cluster)) = owner(labels, report) else { return Verdict::Broken };

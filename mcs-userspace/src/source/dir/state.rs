@@ -158,7 +158,7 @@ impl DirState {
 
     /// Takes in what a file holds now. Returns its problems.
     fn take(&mut self, name: &Arc<str>, file: &mut File, parsed: Parsed) -> Vec<Problem> {
-        let Parsed { objects, broken, unidentified, mut problems, counts } = parsed;
+        let Parsed { objects, broken, idle: _, unidentified, mut problems, counts } = parsed;
         (file.counts, file.was_read) = (counts, true);
         let mut before = std::mem::take(&mut file.objects);
         for object in objects {

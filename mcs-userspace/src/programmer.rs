@@ -283,8 +283,7 @@ impl<M: Maps> Programmer<M> {
         if is_new {
             return Ok(Some(Aside::new(service, missed, missed)));
         }
-        let smaller = self.reduce(service, outcome)?;
-        Ok(Some(Aside::new(service, missed, smaller.unwrap_or(missed))))
+        self.reduce(service, missed, outcome)
     }
 
     /// Carries out a plan. Tells whether there was anything to do.

@@ -50,28 +50,37 @@ impl Aside {
 }
 
 impl<M: Maps> Programmer<M> {
-    /// Takes from a service what is gone when its new form does not fit. Returns what is missing even for the backends
-    /// that it keeps, if they could not all be kept.
-    pub(super) fn reduce(&mut self, service: &Service, outcome: &mut Outcome) -> Result<Option<NoRoom>, Failure> {
-        match self.planner.plan_survivors(&self.maps, service) {
-            Ok(ops) => {
-                outcome.changed += usize::from(self.apply(&ops)?);
-                return Ok(None);
-            }
-            Err(_) => {
-                let ops = self.planner.plan_shrink(&self.maps, service);
-                outcome.changed += usize::from(self.apply(&ops)?);
-            }
+    /// Takes from a service what is gone when its new form does not fit, for want of `missed`. Returns what is left to
+    /// be done; None when there was room for all of it in the end.
+    pub(super) fn reduce(
+        &mut self,
+        service: &Service,
+        missed: NoRoom,
+        outcome: &mut Outcome,
+    ) -> Result<Option<Aside>, Failure> {
+        if let Ok(ops) = self.planner.plan_survivors(&self.maps, service) {
+            outcome.changed += usize::from(self.apply(&ops)?);
+            return Ok(Some(Aside::new(service, missed, missed)));
         }
-        // what the shrinking gave up may be just the room that the others need
+        let ops = self.planner.plan_shrink(&self.maps, service);
+        outcome.changed += usize::from(self.apply(&ops)?);
+        // what the shrinking gave up may be just the room that was missing
         self.grace()?;
-        match self.planner.plan_survivors(&self.maps, service) {
+        let missed = match self.planner.plan_service(&self.maps, service) {
             Ok(ops) => {
                 self.apply(&ops)?;
-                Ok(None)
+                return Ok(None);
             }
-            Err(missed) => Ok(Some(missed)),
-        }
+            Err(missed) => missed,
+        };
+        let hoped = match self.planner.plan_survivors(&self.maps, service) {
+            Ok(ops) => {
+                self.apply(&ops)?;
+                missed
+            }
+            Err(hoped) => hoped,
+        };
+        Ok(Some(Aside::new(service, missed, hoped)))
     }
 
     /// Marks those imports to be looked at again whose services may fit by now. Tells whether there are any.

@@ -200,6 +200,16 @@ fn without_room_a_service_still_loses_what_is_gone() {
 }
 
 #[test]
+fn a_service_may_shrink_to_what_it_should_be_without_another_block() {
+    let mut p = programmer(Sizes { slots: 8, ..ROOMY });
+    let (six, five) = ([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5]);
+    handle(&mut p, [apply_import(import(1, 1, None, &[HTTP])), apply_slice(slice(1, 1, "a", &six)), Event::Synced]);
+    let outcome = handle(&mut p, [apply_slice(slice(1, 1, "a", &five))]);
+    assert_eq!((outcome.unprogrammed, outcome.problems_changed), (0, false));
+    assert_eq!(text(&p).matches("weight=1").count(), 5);
+}
+
+#[test]
 fn a_grace_period_that_fails_is_tried_again() {
     let mut p = programmer(Sizes { services: 1, ..ROOMY });
     handle(&mut p, [apply_import(import(1, 1, None, &[HTTP])), Event::Synced]);

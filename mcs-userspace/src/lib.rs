@@ -11,8 +11,9 @@
 //! * [`model`] what objects say; [`problem`] what is wrong with one.
 //! * [`claims`] who owns a frontend; [`desired`] an import to the services it wants.
 //! * [`tables`] what maps hold, in words; [`plan`] the stores that lead there, [`arena`] and [`ids`] where rows lie.
-//! * [`programmer`] all of it together, over any [`maps`].
-//! * [`check`] what is wrong with manifests, without a kernel.
+//! * [`programmer`] all of it together, over any [`maps`]; [`dump`] the way back, from maps to words.
+//! * [`dataplane`] programs, links and pins; [`failclosed`] what holds traffic back while there are none.
+//! * [`agent`] the loop; [`report`] what it says of itself; [`check`] manifests without a kernel; [`cli`] the verbs.
 
 pub mod agent;
 pub mod api;

@@ -3,7 +3,7 @@
 //! Exit codes: 0 done, or the answer is yes; 1 failed, or the answer is no; 2 the command line was wrong.
 
 mod agent;
-// mod check;
+mod check;
 mod detach;
 mod dump;
 mod services;
@@ -41,8 +41,8 @@ enum Verb {
     Services(services::Services),
     /// Show everything in the kernel's maps: services, backends, ids, counters.
     Dump(dump::Dump),
-    // Validate manifests without touching a kernel.
-    // Check(check::Check),
+    /// Validate manifests without touching a kernel.
+    Check(check::Check),
     /// Remove programs, links, maps and rules of a pin directory.
     Detach(detach::Detach),
 }
@@ -104,7 +104,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => verb.run(),
         Verb::Services(verb) => verb.run(),
         Verb::Dump(verb) => verb.run(),
-        // Verb::Check(verb) => verb.run(),
+        Verb::Check(verb) => verb.run(),
         Verb::Detach(verb) => verb.run(),
     };
     match result {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ use crate::report::AgentReport;
 
 /// How often the maps are looked at while waiting.
 const POLL: Duration = Duration::from_millis(10);
+/// How long a person waits without a word.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an agent that runs may take to answer when nobody asked to wait.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -48,11 +50,18 @@ impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let pins = self.pins.open();
         let deadline = Instant::now() + self.wait.unwrap_or(ANSWER);
+        let mut say_at = Instant::now() + PATIENCE;
         let answer = loop {
             // Without --wait only an agent that runs is given time.
             let state = look(&pins, deadline)?;
             if state.is_ready() || Instant::now() >= deadline || (self.wait.is_none() && !state.may_answer()) {
                 break state.answer(&pins);
+            }
+            if Instant::now() >= say_at {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let _unwritable_stderr_is_nobodys_business =
+                    writeln!(io::stderr(), "waiting, {} s left: {}", left.as_secs(), state.answer(&pins).summary);
+                say_at += PATIENCE;
             }
             std::thread::sleep(POLL);
         };

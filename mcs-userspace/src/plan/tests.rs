@@ -387,8 +387,15 @@ fn a_change_costs_what_changed() {
     let ops = bench.planner.plan_service(&bench.maps, &next).unwrap();
     assert_eq!(kinds(&ops), ["Source", "Member", "Block", "ServiceDetails", "Flip"]);
     bench.apply(&ops, &bench.allowed(next.frontend, Some(&next)));
-    let next = service(1, &[("a", 1, 1), ("a", 2, 1), ("a", 3, 3), ("b", 1, 1)]);
-    assert_eq!(kinds(&bench.planner.plan_service(&bench.maps, &next).unwrap()), ["Block", "Flip"]);
+    // to weights, from one set of weights to another, and back
+    for weight in [3, 5, 1] {
+        let next = service(1, &[("a", 1, 1), ("a", 2, 1), ("a", 3, weight), ("b", 1, 1)]);
+        let ops = bench.planner.plan_service(&bench.maps, &next).unwrap();
+        assert_eq!(kinds(&ops), ["Block", "Flip"]);
+        bench.apply(&ops, &bench.allowed(next.frontend, Some(&next)));
+        bench.wanted.insert(next.frontend, next);
+        bench.is_as_wanted();
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use mcs_ebpf::map;
 use serde::Serialize;
 
 use super::{Output, Pins};
+use crate::dataplane::is_barrier;
 use crate::dataplane::pins::PinDir;
 use crate::failclosed;
 use crate::maps::bpf::OpenMap as _;
@@ -50,9 +51,10 @@ impl Detach {
         if pins.root().exists() {
             let _lock = pins.lock().context("an agent runs: stop it first")?;
             detach(&pins, &mut answer)?;
+            // The lock's descriptor does not keep a directory from being removed. What is not ours does: it may be a
+            // bpf filesystem's root, with everybody's pins.
+            let _not_ours_alone = fs::remove_dir(pins.root());
         }
-        // The lock's descriptor does not keep a directory from being removed.
-        remove_dir(pins.root())?;
         self.output.print(&answer)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -79,10 +81,15 @@ fn detach(pins: &PinDir, answer: &mut Answer) -> anyhow::Result<()> {
         answer.maps += remove_dir(&version.join("maps"))?;
         remove_dir(version)?;
     }
+    for entry in fs::read_dir(pins.root()).context("list the pin directory")?.filter_map(Result::ok) {
+        if is_barrier(&entry.path()) {
+            remove_dir(&entry.path())?;
+        }
+    }
     Ok(())
 }
 
-/// Removes a directory of pins, and empty directories in it; returns how many pins there were. Fine if it is not there.
+/// Removes a directory of pins; returns how many there were. Fine if it is not there.
 fn remove_dir(directory: &Path) -> anyhow::Result<usize> {
     let what = || format!("{}: remove", directory.display());
     let entries = match fs::read_dir(directory) {
@@ -92,12 +99,8 @@ fn remove_dir(directory: &Path) -> anyhow::Result<usize> {
     let mut removed = 0;
     for entry in entries {
         let entry = entry.with_context(what)?;
-        if entry.file_type().with_context(what)?.is_dir() {
-            fs::remove_dir(entry.path()).with_context(|| format!("{}: remove", entry.path().display()))?;
-        } else {
-            fs::remove_file(entry.path()).with_context(|| format!("{}: remove", entry.path().display()))?;
-            removed += 1;
-        }
+        fs::remove_file(entry.path()).with_context(|| format!("{}: remove", entry.path().display()))?;
+        removed += 1;
     }
     fs::remove_dir(directory).with_context(what)?;
     Ok(removed)

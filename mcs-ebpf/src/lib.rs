@@ -360,7 +360,7 @@ pub struct AffinityKey {
 pub struct AffinityEntry {
     /// Whom the client gets.
     pub member: MemberRef,
-    /// Nanoseconds of CLOCK_MONOTONIC at the last connect, refreshed at most once a second.
+    /// Nanoseconds of CLOCK_MONOTONIC at the last use, noted once in a sixteenth of the timeout, at most once a second.
     pub last_ns: u64,
 }
 

@@ -127,11 +127,14 @@ fn choose_with_affinity(ctx: &SockAddrContext, service: Service, word: ServiceWo
         // mixed-up one fails the generation check.
         let AffinityEntry { member, last_ns } = unsafe { core::ptr::read_volatile(entry) };
         let idle_ns = now_ns.saturating_sub(last_ns);
-        if idle_ns <= timeout_ns
+        // Not every use is noted, so that a busy entry's line does not bounce: one within `grain_ns` of the last noted one
+        // is not. Allowing for that, affinity never ends early.
+        let grain_ns = (timeout_ns / 16).min(SECOND_NS);
+        if idle_ns <= timeout_ns + grain_ns
             && let Some(chosen) = follow(member, MemberRow::ACTIVE)
         {
-            if idle_ns >= SECOND_NS {
-                // SAFETY: as above. Once a second is enough, and keeps a busy entry's line from bouncing.
+            if idle_ns >= grain_ns {
+                // SAFETY: as above.
                 unsafe { core::ptr::write_volatile(&raw mut (*entry).last_ns, now_ns) };
             }
             return Some(chosen.counted());
@@ -168,13 +171,16 @@ impl Followed {
 #[inline(always)]
 pub(crate) fn follow(held: MemberRef, worst: u8) -> Option<Followed> {
     let row = MEMBERS.get_ptr(held.member)?;
-    // SAFETY: a row of an array; what its generation names does not change until a grace period after it was freed.
-    let row = unsafe { &*row };
-    if row.generation != held.generation || row.state == MemberRow::FREE || row.state > worst {
+    // The state first: an id that is taken again gets its generation first and its state last.
+    // SAFETY: a row of an array.
+    let (state, generation) =
+        unsafe { (core::ptr::read_volatile(&raw const (*row).state), core::ptr::read_volatile(&raw const (*row).generation)) };
+    if generation != held.generation || state == MemberRow::FREE || state > worst {
         return None;
     }
-    let backend = Peer { addr: row.addr, port_be: row.port_be.0 as u32 };
-    Some(Followed { chosen: Chosen { backend, member: held.member }, source: row.source })
+    // SAFETY: as above; what a generation names does not change until a grace period after it was freed.
+    let (addr, port_be, source) = unsafe { ((*row).addr, (*row).port_be, (*row).source) };
+    Some(Followed { chosen: Chosen { backend: Peer { addr, port_be: port_be.0 as u32 }, member: held.member }, source })
 }
 
 /// The generation of a member that a live block names.

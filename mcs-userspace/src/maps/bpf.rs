@@ -66,6 +66,14 @@ impl BpfMaps {
             + bytes(clusters)
     }
 
+    /// Whoever is sticky may look at the row right now, with the generation before: it must find the id free, or the new
+    /// generation. So the generation comes first and the state last; programs read them the other way round.
+    fn write_member(&mut self, id: u32, row: &MemberRow) -> bool {
+        self.members.store_u32(id, offset_of!(MemberRow, generation), row.generation)
+            && self.members.write(id, &MemberRow { state: MemberRow::FREE, ..*row })
+            && self.members.store_u8(id, offset_of!(MemberRow, state), row.state)
+    }
+
     fn zero_counters(&mut self, source: u32) {
         let stride = self.sources.rows();
         let mut row = source;
@@ -160,7 +168,7 @@ impl Maps for BpfMaps {
                 }
                 self.sources.write(*id, row)
             }
-            Op::Member { id, row } => self.members.write(*id, row),
+            Op::Member { id, row } => self.write_member(*id, row),
             Op::MemberState { id, state } => self.members.store_u8(*id, offset_of!(MemberRow, state), *state),
             Op::Block { base, slots } => {
                 slots.iter().zip(*base..).all(|(slot, index)| self.slots.write(index, slot))

@@ -82,7 +82,9 @@ enum Verdict {
 /// The text cannot be taken apart, or there is no document in it: it is half-written or damaged, and says nothing about
 /// what it once held.
 pub fn parse(file: &str, text: &[u8], names: &mut Interner) -> Result<Parsed, Problem> {
-    let mut reader = Reader { file, names, seen: HashSet::new(), parsed: Parsed::default() };
+    // JSON says itself where it ends
+    let is_unfinished = Format::of(file) == Format::Yaml && !(text.ends_with(b"\n") || text.ends_with(b"}"));
+    let mut reader = Reader { file, names, is_unfinished, seen: HashSet::new(), parsed: Parsed::default() };
     match documents::each(Format::of(file), text, &mut |item| reader.item(item)) {
         Ok(()) => Ok(reader.parsed),
         Err(why) => Err(Problem {
@@ -98,11 +100,16 @@ pub fn parse(file: &str, text: &[u8], names: &mut Interner) -> Result<Parsed, Pr
 struct Reader<'a> {
     file: &'a str,
     names: &'a mut Interner,
+    /// Whether the last line has no end.
+    is_unfinished: bool,
     seen: HashSet<ObjectId>,
     parsed: Parsed,
 }
 
-/// The kinds that are read.
+/// What is read may be called.
+const KINDS: [&str; 3] = ["List", "ServiceImportList", "EndpointSliceList"];
+
+/// The kinds of objects that are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Import,
@@ -198,8 +205,10 @@ impl Reader<'_> {
                 self.parsed.unidentified = true;
                 None
             }
-            _ => {
+            (_, other) => {
                 self.parsed.counts.other += 1;
+                // YAML may be valid when it is cut off, and where keys are sorted the kind is what is cut
+                self.parsed.unidentified |= self.is_unfinished && KINDS.iter().any(|kind| kind.starts_with(other));
                 None
             }
         }

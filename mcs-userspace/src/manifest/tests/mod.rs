@@ -1,3 +1,10 @@
+//! Manifests in, objects and problems out.
+
+mod mutations;
+mod speed;
+
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -115,8 +122,6 @@ fn a_slice_with_everything() {
     assert!(Arc::ptr_eq(first.node.as_ref().unwrap(), last.node.as_ref().unwrap()));
     assert_eq!(first.zone.as_deref(), Some("z1"));
 }
-
-use std::sync::Arc;
 
 /// What is wrong, and what is said of it. The object is kept.
 #[test]

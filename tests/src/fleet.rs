@@ -208,6 +208,12 @@ impl Fleet {
     pub fn on_signal() -> Result<()> {
         signal::before_ending(Self::remove_all)
     }
+
+    /// [`on_signal`](Self::on_signal) for a program that has something to say or to stop: what is done instead of
+    /// [`remove_all`](Self::remove_all), which it must call.
+    pub fn on_signal_do(clean_up: fn()) -> Result<()> {
+        signal::before_ending(clean_up)
+    }
 }
 
 impl Core {

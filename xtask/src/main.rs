@@ -2,8 +2,8 @@
 //! developers' manual, so read `cargo xtask --help` and `cargo xtask VERB --help`.
 //!
 //! ```text
-//!  verbs      setup   test   lint   vm        (demo and bench: one module each, one line in `Verb`, one in `run`)
-//!               │      │      │      │
+//!  verbs      setup   test   lint   demo   vm        (bench: one module, one line in `Verb`, one in `run`)
+//!               │      │      │      │     │
 //!  tools      child (processes)  workspace (cargo metadata)  debian::{sources, suite} (packages of any suite)
 //! ```
 
@@ -14,6 +14,7 @@
 
 mod child;
 mod debian;
+mod demo;
 mod lint;
 mod setup;
 mod test;
@@ -45,6 +46,7 @@ enum Verb {
     Setup(setup::Args),
     Test(test::Args),
     Lint(lint::Args),
+    Demo(demo::Args),
     Vm(vm::Args),
 }
 
@@ -53,6 +55,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup(args) => setup::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Lint(args) => lint::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Vm(args) => vm::run(&args),
     }
 }

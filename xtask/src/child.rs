@@ -33,9 +33,8 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         command.env("PATH", path);
     }
     for (name, _) in env::vars_os() {
-        let ours = name.to_str().is_some_and(|name| {
-            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-        });
+        let ours =
+            name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
         if ours {
             command.env_remove(name);
         }
@@ -64,11 +63,7 @@ pub(crate) fn cargo_bin() -> Option<PathBuf> {
 fn search_path() -> Option<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut directories: Vec<PathBuf> = cargo_bin().into_iter().collect();
-    directories.extend(
-        env::split_paths(&path)
-            .filter(|d| Some(d) != directories.first())
-            .collect::<Vec<_>>(),
-    );
+    directories.extend(env::split_paths(&path).filter(|d| Some(d) != directories.first()).collect::<Vec<_>>());
     for system in ["/usr/sbin", "/sbin"].map(PathBuf::from) {
         if !directories.contains(&system) {
             directories.push(system);
@@ -79,9 +74,7 @@ fn search_path() -> Option<OsString> {
 
 /// The file that `program` names for a child.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    env::split_paths(&search_path()?)
-        .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
+    env::split_paths(&search_path()?).map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 /// Whether this process may do what only root may.
@@ -91,18 +84,13 @@ pub(crate) fn is_root() -> bool {
 
 /// Runs to the end; the terminal is the child's.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("start {}", show(command)))?;
+    let status = command.status().with_context(|| format!("start {}", show(command)))?;
     succeeded(command, status)
 }
 
 /// Runs to the end and returns stdout; stderr goes into the error.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("start {}", show(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {}", show(command)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("{}: {}: {}", show(command), output.status, stderr.trim());
@@ -115,13 +103,8 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 pub(crate) fn attend(command: &mut Command, limit: Duration) -> Result<()> {
     let start = Instant::now();
     let (reader, writer) = std::io::pipe().context("make a pipe")?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone().context("make a pipe")?)
-        .stderr(writer);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("start {}", show(command)))?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone().context("make a pipe")?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("start {}", show(command)))?;
     // The command still holds the writing end; without this the reader would never see the end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let tail = thread::spawn(move || {
@@ -161,17 +144,9 @@ pub(crate) fn attend(command: &mut Command, limit: Duration) -> Result<()> {
 
 /// The line of a failed program's output that says why: the first that calls itself an error, else the last.
 fn reason(tail: &VecDeque<String>) -> &str {
-    let lines = || {
-        tail.iter()
-            .map(|line| line.trim())
-            .filter(|line| !line.is_empty())
-    };
+    let lines = || tail.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
     lines()
-        .find(|line| {
-            ["E: ", "error:", "error["]
-                .iter()
-                .any(|start| line.starts_with(start))
-        })
+        .find(|line| ["E: ", "error:", "error["].iter().any(|start| line.starts_with(start)))
         .or_else(|| lines().next_back())
         .unwrap_or("no output")
 }

@@ -25,17 +25,7 @@ pub(crate) fn run(Args {}: &Args) -> Result<()> {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let root = &workspace.root;
     child::run(child::cargo(["fmt", "--all", "--check"]).current_dir(root))?;
-    child::run(
-        child::cargo([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ])
-        .current_dir(root),
-    )?;
+    child::run(child::cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).current_dir(root))?;
     // The variable allows `-Z` on the stable compiler; as in mcs-userspace/build.rs it is set for this child alone.
     child::run(
         child::cargo([

@@ -65,11 +65,8 @@ enum Outcome {
 
 /// `cargo xtask setup`.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let groups = if args.groups.is_empty() {
-        vec![Group::Test, Group::Demo, Group::Bench]
-    } else {
-        args.groups.clone()
-    };
+    let groups =
+        if args.groups.is_empty() { vec![Group::Test, Group::Demo, Group::Bench] } else { args.groups.clone() };
     let tally = install(&groups, args)?;
     if !tally.missing.is_empty() {
         bail!("setup: cannot be had: {}", tally.missing.join(", "));
@@ -79,11 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Prepares for the verb that calls it.
 pub(crate) fn need(groups: &[Group]) -> Result<()> {
-    let args = Args {
-        groups: Vec::new(),
-        sysroot: None,
-        no_rustup: false,
-    };
+    let args = Args { groups: Vec::new(), sysroot: None, no_rustup: false };
     let tally = install(groups, &args)?;
     if let Some(what) = tally.essential {
         bail!("setup: cannot go on without {what}");
@@ -120,19 +113,12 @@ fn install(groups: &[Group], args: &Args) -> Result<Tally> {
     let workspace = Workspace::open()?;
     let apt = workspace.cache("apt")?;
     let mut tally = Tally::default();
-    tally.record(
-        "rust-src",
-        true,
-        rust_src::ensure(args.sysroot.as_deref(), args.no_rustup, &apt),
-    );
+    tally.record("rust-src", true, rust_src::ensure(args.sysroot.as_deref(), args.no_rustup, &apt));
     tally.record("bpf-linker", true, bpf_linker::ensure());
     packages::ensure(groups, |package, essential, result| {
         tally.record(package, essential, result);
     });
-    if groups
-        .iter()
-        .any(|group| !matches!(group, Group::Build | Group::Vm))
-    {
+    if groups.iter().any(|group| !matches!(group, Group::Build | Group::Vm)) {
         tally.record("bpffs", false, bpffs::ensure());
     }
     let took = seconds(start.elapsed());

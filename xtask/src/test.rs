@@ -48,11 +48,7 @@ pub(crate) struct Args {
 /// `cargo xtask test`.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::open()?;
-    let tiers = choose(
-        args,
-        &workspace.tiers,
-        env::var("CI").is_ok_and(|ci| ci == "true"),
-    )?;
+    let tiers = choose(args, &workspace.tiers, env::var("CI").is_ok_and(|ci| ci == "true"))?;
     setup::need(&[Group::Test])?;
     let mut rows: Vec<Row> = tiers.iter().map(|tier| Row::new(tier.clone())).collect();
     let mut failure = None;
@@ -77,16 +73,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The tiers to run, in order.
 fn choose(args: &Args, discovered: &[String], ci: bool) -> Result<Vec<String>> {
-    let known: Vec<&str> = ["lint", "build", "unit"]
-        .into_iter()
-        .chain(discovered.iter().map(String::as_str))
-        .chain(["vm"])
-        .collect();
-    if let Some(unknown) = args
-        .tiers
-        .iter()
-        .find(|tier| !known.contains(&tier.as_str()))
-    {
+    let known: Vec<&str> =
+        ["lint", "build", "unit"].into_iter().chain(discovered.iter().map(String::as_str)).chain(["vm"]).collect();
+    if let Some(unknown) = args.tiers.iter().find(|tier| !known.contains(&tier.as_str())) {
         bail!("tier {unknown}: not known: there are {}", known.join(", "));
     }
     let wanted = |tier: &str| {
@@ -100,11 +89,7 @@ fn choose(args: &Args, discovered: &[String], ci: bool) -> Result<Vec<String>> {
                 _ => true,
             }
     };
-    Ok(known
-        .into_iter()
-        .filter(|tier| wanted(tier))
-        .map(str::to_owned)
-        .collect())
+    Ok(known.into_iter().filter(|tier| wanted(tier)).map(str::to_owned).collect())
 }
 
 fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts) -> Result<()> {
@@ -114,19 +99,13 @@ fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts)
         // Everything that the tiers need, binaries included: some of them run target/debug/mcs itself.
         "build" => {
             let build = ["build", "--workspace", "--lib", "--bins", "--tests"];
-            child::run(
-                child::cargo(build)
-                    .args(profile(args))
-                    .current_dir(&workspace.root),
-            )
+            child::run(child::cargo(build).args(profile(args)).current_dir(&workspace.root))
         }
         "unit" => cargo_test(&["--lib", "--bins"], args, workspace, None, counts),
         tier => {
             // A test here is a set of processes in network namespaces. It mostly waits, so a small machine runs more of
             // them than it has cores; but each holds maps of many megabytes, so a big machine runs few.
-            let threads = thread::available_parallelism()
-                .map_or(2, usize::from)
-                .clamp(2, 4);
+            let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
             cargo_test(&["--test", tier], args, workspace, Some(threads), counts)
         }
     }
@@ -161,9 +140,7 @@ fn cargo_test(
     if args.full {
         test.env("MCS_TEST_FULL", "1");
     }
-    let mut running = test
-        .spawn()
-        .with_context(|| format!("start {}", child::show(&test)))?;
+    let mut running = test.spawn().with_context(|| format!("start {}", child::show(&test)))?;
     if let Some(stdout) = running.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line.context("read the tests' output")?;
@@ -190,10 +167,7 @@ struct Counts {
 impl Counts {
     /// Adds a line like `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
     fn add(&mut self, line: &str) {
-        let Some((_, results)) = line
-            .strip_prefix("test result: ")
-            .and_then(|rest| rest.split_once(". "))
-        else {
+        let Some((_, results)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
         };
         for part in results.split(';') {
@@ -223,27 +197,13 @@ struct Row {
 
 impl Row {
     fn new(tier: String) -> Self {
-        Self {
-            tier,
-            time: None,
-            failed: false,
-            counts: Counts::default(),
-        }
+        Self { tier, time: None, failed: false, counts: Counts::default() }
     }
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut lines = vec![format!(
-        "{:<10} {:>9}  {:<8} tests",
-        "tier", "time", "result"
-    )];
-    for Row {
-        tier,
-        time,
-        failed,
-        counts,
-    } in rows
-    {
+    let mut lines = vec![format!("{:<10} {:>9}  {:<8} tests", "tier", "time", "result")];
+    for Row { tier, time, failed, counts } in rows {
         let result = match (time, failed) {
             (None, _) => "not run",
             (Some(_), true) => "FAILED",
@@ -252,11 +212,7 @@ fn table(rows: &[Row]) -> String {
         let time = time.map(setup::seconds).unwrap_or_default();
         let mut line = format!("{tier:<10} {time:>9}  {result:<8}");
         if *counts != Counts::default() {
-            let Counts {
-                passed,
-                failed,
-                ignored,
-            } = counts;
+            let Counts { passed, failed, ignored } = counts;
             line += &format!(" {passed} passed, {failed} failed, {ignored} ignored");
         }
         lines.push(line.trim_end().to_owned());
@@ -282,18 +238,9 @@ mod tests {
     fn tiers_come_in_order_whatever_the_order_of_the_flags() {
         let discovered = ["golden".to_owned(), "kernel".to_owned()];
         let chosen = |args: &Args, ci| choose(args, &discovered, ci).unwrap();
-        assert_eq!(
-            chosen(&args(&[], false), false),
-            ["build", "unit", "golden", "kernel"]
-        );
-        assert_eq!(
-            chosen(&args(&[], true), true),
-            ["lint", "build", "unit", "golden", "kernel", "vm"]
-        );
-        assert_eq!(
-            chosen(&args(&["kernel", "unit"], false), true),
-            ["unit", "kernel"]
-        );
+        assert_eq!(chosen(&args(&[], false), false), ["build", "unit", "golden", "kernel"]);
+        assert_eq!(chosen(&args(&[], true), true), ["lint", "build", "unit", "golden", "kernel", "vm"]);
+        assert_eq!(chosen(&args(&["kernel", "unit"], false), true), ["unit", "kernel"]);
         let error = choose(&args(&["kernle"], false), &discovered, false).unwrap_err();
         assert!(error.to_string().contains("golden, kernel"), "{error}");
     }
@@ -302,15 +249,10 @@ mod tests {
     fn counts_add_up_over_binaries_and_ignore_other_lines() {
         let mut counts = Counts::default();
         counts.add("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s");
-        counts
-            .add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        counts.add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
         counts.add("test x ... ok");
         counts.add("test result: nonsense");
-        let sum = Counts {
-            passed: 13,
-            failed: 2,
-            ignored: 1,
-        };
+        let sum = Counts { passed: 13, failed: 2, ignored: 1 };
         assert_eq!(counts, sum);
     }
 

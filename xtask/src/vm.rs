@@ -61,25 +61,13 @@ const TIMEOUT: u64 = 600;
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut words = args.filter.clone();
     words.extend(args.pass.iter().cloned());
-    let plan = Plan {
-        arguments: words,
-        timeout: Duration::from_secs(args.timeout),
-        program: args.program.clone(),
-    };
+    let plan = Plan { arguments: words, timeout: Duration::from_secs(args.timeout), program: args.program.clone() };
     plan.run(&Workspace::open()?, &args.versions)
 }
 
 /// The kernel tier on `versions`, as a tier of `cargo xtask test --full`.
-pub(crate) fn kernels(
-    workspace: &Workspace,
-    versions: &[String],
-    arguments: &[String],
-) -> Result<()> {
-    let plan = Plan {
-        arguments: arguments.to_vec(),
-        timeout: Duration::from_secs(TIMEOUT),
-        program: None,
-    };
+pub(crate) fn kernels(workspace: &Workspace, versions: &[String], arguments: &[String]) -> Result<()> {
+    let plan = Plan { arguments: arguments.to_vec(), timeout: Duration::from_secs(TIMEOUT), program: None };
     plan.run(workspace, versions)
 }
 
@@ -99,29 +87,20 @@ impl Plan {
         let apt = workspace.cache("apt")?;
         let busybox = guest::busybox(&cache, &apt)?;
         let programs = match &self.program {
-            Some(file) => build::Programs {
-                tests: file.clone(),
-                mcs: None,
-            },
+            Some(file) => build::Programs { tests: file.clone(), mcs: None },
             None => build::programs(workspace, &cache.join("build"))?,
         };
         let mut failed = Vec::new();
         for version in versions {
             let directory = cache.join(version);
-            fs::create_dir_all(&directory)
-                .with_context(|| format!("make {}", directory.display()))?;
+            fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
             let kernel = kernel::obtain(version, &directory, &apt)?;
             println!("vm {version}: Linux {}", kernel.release);
             let start = Instant::now();
             let image = guest::initramfs(&kernel, &programs, &busybox)?;
             let initramfs = directory.join("initramfs.cpio");
-            fs::write(&initramfs, &image)
-                .with_context(|| format!("write {}", initramfs.display()))?;
-            println!(
-                "vm {version}: initramfs of {} MiB in {}",
-                image.len() >> 20,
-                seconds(start.elapsed())
-            );
+            fs::write(&initramfs, &image).with_context(|| format!("write {}", initramfs.display()))?;
+            println!("vm {version}: initramfs of {} MiB in {}", image.len() >> 20, seconds(start.elapsed()));
             let machine = boot::Machine {
                 kernel: kernel.image,
                 initramfs,

@@ -43,20 +43,13 @@ struct Target {
 impl Workspace {
     /// Asks cargo. Works from any directory of the workspace and needs no network.
     pub(crate) fn open() -> Result<Self> {
-        let json = child::capture(&mut child::cargo([
-            "metadata",
-            "--no-deps",
-            "--format-version=1",
-        ]))?;
+        let json = child::capture(&mut child::cargo(["metadata", "--no-deps", "--format-version=1"]))?;
         Self::from_json(&json)
     }
 
     fn from_json(json: &str) -> Result<Self> {
-        let Metadata {
-            workspace_root,
-            target_directory,
-            packages,
-        } = serde_json::from_str(json).context("cargo metadata: output")?;
+        let Metadata { workspace_root, target_directory, packages } =
+            serde_json::from_str(json).context("cargo metadata: output")?;
         let mut tiers: Vec<String> = packages
             .into_iter()
             .filter(|package| package.name == TESTS)
@@ -65,11 +58,7 @@ impl Workspace {
             .map(|target| target.name)
             .collect();
         tiers.sort_by_key(|name| rank(name));
-        Ok(Self {
-            root: workspace_root,
-            target: target_directory,
-            tiers,
-        })
+        Ok(Self { root: workspace_root, target: target_directory, tiers })
     }
 
     /// A directory below the target directory, made if missing: for what is slow to get and may be deleted.
@@ -84,10 +73,7 @@ impl Workspace {
 /// kernel, what needs a whole fleet. A new tier comes last.
 fn rank(tier: &str) -> usize {
     const ORDER: [&str; 5] = ["golden", "cluster", "fleet", "kernel", "e2e"];
-    ORDER
-        .iter()
-        .position(|known| *known == tier)
-        .unwrap_or(ORDER.len())
+    ORDER.iter().position(|known| *known == tier).unwrap_or(ORDER.len())
 }
 
 #[cfg(test)]

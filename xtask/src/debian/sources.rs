@@ -31,11 +31,8 @@ impl Archive {
             archives.extend(one_line(&read(&main)?));
         }
         let parts = apt.join("sources.list.d");
-        let mut files: Vec<_> = fs::read_dir(&parts)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .collect();
+        let mut files: Vec<_> =
+            fs::read_dir(&parts).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.sort();
         for file in files {
             match file.extension().and_then(|extension| extension.to_str()) {
@@ -44,10 +41,7 @@ impl Archive {
                 Some(_) | None => {}
             }
         }
-        match archives
-            .into_iter()
-            .find(|archive| archive.suites.iter().any(|suite| suite == codename))
-        {
+        match archives.into_iter().find(|archive| archive.suites.iter().any(|suite| suite == codename)) {
             Some(archive) => Ok(archive),
             None => bail!("{}: sources: none for suite {codename}", apt.display()),
         }
@@ -73,9 +67,7 @@ fn read(file: &Path) -> Result<String> {
 
 /// The release's name in an os-release file.
 pub(crate) fn codename(os_release: &str) -> Option<String> {
-    let value = os_release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let value = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
     let value = value.trim().trim_matches('"');
     (!value.is_empty()).then(|| value.to_owned())
 }
@@ -105,11 +97,7 @@ fn one_line(text: &str) -> Vec<Archive> {
             })
             .collect();
         let mut words = rest.split_whitespace();
-        Some(Archive {
-            uris: words.next()?.to_owned(),
-            suites: vec![words.next()?.to_owned()],
-            trust,
-        })
+        Some(Archive { uris: words.next()?.to_owned(), suites: vec![words.next()?.to_owned()], trust })
     };
     text.lines().filter_map(parse).collect()
 }
@@ -117,10 +105,7 @@ fn one_line(text: &str) -> Vec<Archive> {
 /// Stanzas of `Field: value`, with continuation lines that begin with a blank (an inlined key has many).
 fn deb822(text: &str) -> Vec<Archive> {
     let without_comments: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    without_comments
-        .split(|line| line.trim().is_empty())
-        .filter_map(stanza)
-        .collect()
+    without_comments.split(|line| line.trim().is_empty()).filter_map(stanza).collect()
 }
 
 fn stanza(lines: &[&str]) -> Option<Archive> {
@@ -135,16 +120,9 @@ fn stanza(lines: &[&str]) -> Option<Archive> {
             fields.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
         }
     }
-    let field = |name: &str| {
-        fields
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    };
+    let field = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let words = |name| field(name).map(|value| value.split_whitespace().collect::<Vec<_>>());
-    if field("enabled").is_some_and(|value| value.eq_ignore_ascii_case("no"))
-        || !words("types")?.contains(&"deb")
-    {
+    if field("enabled").is_some_and(|value| value.eq_ignore_ascii_case("no")) || !words("types")?.contains(&"deb") {
         return None;
     }
     Some(Archive {
@@ -184,11 +162,7 @@ mod tests {
         let archives = deb822(
             "Types: deb\nURIs: http://m.example/\nSuites: x\nComponents: main\nSigned-By:\n -----BEGIN\n .\n abc\n",
         );
-        assert!(
-            archives[0]
-                .sources_for("y")
-                .ends_with("Signed-By: \n -----BEGIN\n .\n abc\n"),
-        );
+        assert!(archives[0].sources_for("y").ends_with("Signed-By: \n -----BEGIN\n .\n abc\n"),);
     }
 
     #[test]
@@ -207,10 +181,7 @@ mod tests {
 
     #[test]
     fn half_written_sources_are_passed_over() {
-        assert!(
-            one_line("deb\ndeb [signed-by=/k http://a.example\ndebx y z\ndeb http://only\n")
-                .is_empty()
-        );
+        assert!(one_line("deb\ndeb [signed-by=/k http://a.example\ndebx y z\ndeb http://only\n").is_empty());
         assert!(deb822(" continuation first\n\nTypes: deb\nno colon\n\nTypes: deb\n").is_empty());
     }
 
@@ -219,38 +190,22 @@ mod tests {
         let apt = tempfile::tempdir().unwrap();
         let parts = apt.path().join("sources.list.d");
         fs::create_dir(&parts).unwrap();
-        fs::write(
-            parts.join("a-vendor.list"),
-            "deb https://vendor.example nodistro main\n",
-        )
-        .unwrap();
-        fs::write(
-            parts.join("debian.sources.off"),
-            "Types: deb\nURIs: http://off.example\nSuites: bookworm\n",
-        )
-        .unwrap();
+        fs::write(parts.join("a-vendor.list"), "deb https://vendor.example nodistro main\n").unwrap();
+        fs::write(parts.join("debian.sources.off"), "Types: deb\nURIs: http://off.example\nSuites: bookworm\n")
+            .unwrap();
         assert!(Archive::of_release(apt.path(), "bookworm").is_err());
         fs::write(
             parts.join("debian.sources"),
             "Types: deb\nURIs: http://m.example\nSuites: bookworm\nComponents: main\n",
         )
         .unwrap();
-        assert_eq!(
-            Archive::of_release(apt.path(), "bookworm").unwrap().uris,
-            "http://m.example"
-        );
+        assert_eq!(Archive::of_release(apt.path(), "bookworm").unwrap().uris, "http://m.example");
     }
 
     #[test]
     fn the_codename_of_a_release() {
-        assert_eq!(
-            codename("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(),
-            Some("bookworm")
-        );
-        assert_eq!(
-            codename("VERSION_CODENAME=\"noble\"\n").as_deref(),
-            Some("noble")
-        );
+        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(), Some("bookworm"));
+        assert_eq!(codename("VERSION_CODENAME=\"noble\"\n").as_deref(), Some("noble"));
         assert_eq!(codename("ID=arch\nVERSION_CODENAME=\n"), None);
     }
 }

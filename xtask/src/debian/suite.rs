@@ -34,20 +34,14 @@ impl Suite {
             let path = directory.join(part);
             fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         }
-        let suite = Self {
-            name: name.to_owned(),
-            directory,
-        };
+        let suite = Self { name: name.to_owned(), directory };
         // apt takes the format from the name: `.sources` is deb822.
         let sources = suite.directory.join("suite.sources");
         fs::write(&sources, Archive::of_the_system()?.sources_for(name))
             .with_context(|| format!("write {}", sources.display()))?;
         // An unreachable mirror is only a warning to apt-get; the old lists would then answer.
-        child::attend(
-            suite.apt("apt-get").args(["--error-on=any", "update"]),
-            UPDATE_LIMIT,
-        )
-        .with_context(|| format!("suite {name}: lists"))?;
+        child::attend(suite.apt("apt-get").args(["--error-on=any", "update"]), UPDATE_LIMIT)
+            .with_context(|| format!("suite {name}: lists"))?;
         Ok(suite)
     }
 
@@ -84,19 +78,11 @@ impl Suite {
 
     /// Fetches `package` in `version` and unpacks it, or only the files that the tar pattern `only` names, into the
     /// empty directory `into`.
-    pub(crate) fn unpack(
-        &self,
-        package: &str,
-        version: &str,
-        only: Option<&str>,
-        into: &Path,
-    ) -> Result<()> {
+    pub(crate) fn unpack(&self, package: &str, version: &str, only: Option<&str>, into: &Path) -> Result<()> {
         let downloads = into.join("deb");
         fs::create_dir_all(&downloads).with_context(|| format!("make {}", downloads.display()))?;
         child::attend(
-            self.apt("apt-get")
-                .args(["download", &format!("{package}={version}")])
-                .current_dir(&downloads),
+            self.apt("apt-get").args(["download", &format!("{package}={version}")]).current_dir(&downloads),
             DOWNLOAD_LIMIT,
         )
         .with_context(|| format!("suite {}: download {package} {version}", self.name))?;
@@ -107,7 +93,10 @@ impl Suite {
         // `dpkg-deb -x` can only unpack everything, and rust-src is 25 times what we need of it.
         let mut unpack = child::command("sh");
         unpack
-            .args(["-c", r#"dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" ${3:+--wildcards --no-wildcards-match-slash "$3"}"#])
+            .args([
+                "-c",
+                r#"dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" ${3:+--wildcards --no-wildcards-match-slash "$3"}"#,
+            ])
             .arg("unpack")
             .args([deb.as_path(), into])
             .args(only);
@@ -118,10 +107,7 @@ impl Suite {
 
 /// The version column of `apt-cache madison`: `package | version | where`.
 fn madison(table: &str) -> Vec<String> {
-    table
-        .lines()
-        .filter_map(|line| Some(line.split('|').nth(1)?.trim().to_owned()))
-        .collect()
+    table.lines().filter_map(|line| Some(line.split('|').nth(1)?.trim().to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -132,10 +118,7 @@ mod tests {
     fn versions_are_the_second_column() {
         let table = " rust-src | 1.96.0+dfsg1-1~bpo13+1 | http://m.example trixie-backports/main amd64 Packages\n \
                       rust-src | 1.95.0+dfsg1-2~bpo13+1 | http://m.example trixie-backports/main amd64 Packages\n";
-        assert_eq!(
-            madison(table),
-            ["1.96.0+dfsg1-1~bpo13+1", "1.95.0+dfsg1-2~bpo13+1"]
-        );
+        assert_eq!(madison(table), ["1.96.0+dfsg1-1~bpo13+1", "1.95.0+dfsg1-2~bpo13+1"]);
         assert!(madison("").is_empty());
     }
 }

@@ -34,11 +34,7 @@ mod tests {
 
     #[test]
     fn only_a_bpffs_at_the_very_place_counts() {
-        assert!(mounted(
-            "proc /proc proc rw 0 0\nnone /sys/fs/bpf bpf rw 0 0\n"
-        ));
-        assert!(!mounted(
-            "none /sys/fs/bpf/mcs bpf rw 0 0\nnone /sys/fs/bpf tmpfs rw 0 0\n"
-        ));
+        assert!(mounted("proc /proc proc rw 0 0\nnone /sys/fs/bpf bpf rw 0 0\n"));
+        assert!(!mounted("none /sys/fs/bpf/mcs bpf rw 0 0\nnone /sys/fs/bpf tmpfs rw 0 0\n"));
     }
 }

@@ -26,36 +26,11 @@ const PACKAGES: [Package; 6] = [
         groups: &[Group::Test, Group::Demo, Group::Bench, Group::Vm],
         essential: true,
     },
-    Package {
-        name: "iperf3",
-        program: "iperf3",
-        groups: &[Group::Test, Group::Demo, Group::Bench],
-        essential: false,
-    },
-    Package {
-        name: "nftables",
-        program: "nft",
-        groups: &[Group::Test, Group::Bench],
-        essential: false,
-    },
-    Package {
-        name: "iptables",
-        program: "iptables",
-        groups: &[Group::Test, Group::Bench],
-        essential: false,
-    },
-    Package {
-        name: "qemu-system-x86",
-        program: "qemu-system-x86_64",
-        groups: &[Group::Vm],
-        essential: true,
-    },
-    Package {
-        name: "xz-utils",
-        program: "xz",
-        groups: &[Group::Vm],
-        essential: true,
-    },
+    Package { name: "iperf3", program: "iperf3", groups: &[Group::Test, Group::Demo, Group::Bench], essential: false },
+    Package { name: "nftables", program: "nft", groups: &[Group::Test, Group::Bench], essential: false },
+    Package { name: "iptables", program: "iptables", groups: &[Group::Test, Group::Bench], essential: false },
+    Package { name: "qemu-system-x86", program: "qemu-system-x86_64", groups: &[Group::Vm], essential: true },
+    Package { name: "xz-utils", program: "xz", groups: &[Group::Vm], essential: true },
 ];
 
 /// Installs what is missing, all in one go; then reports each package that was missing to `report`.
@@ -63,8 +38,7 @@ pub(super) fn ensure(groups: &[Group], mut report: impl FnMut(&str, bool, Result
     let missing: Vec<&Package> = PACKAGES
         .iter()
         .filter(|package| {
-            let wanted = groups.contains(&Group::All)
-                || package.groups.iter().any(|group| groups.contains(group));
+            let wanted = groups.contains(&Group::All) || package.groups.iter().any(|group| groups.contains(group));
             wanted && child::find(package.program).is_none()
         })
         .collect();
@@ -87,10 +61,7 @@ pub(super) fn ensure(groups: &[Group], mut report: impl FnMut(&str, bool, Result
                 package.name
             )),
             Ok(outcome) => Ok(outcome),
-            Err(error) => Err(anyhow!(
-                "{error:#} (wanted for the program {})",
-                package.program
-            )),
+            Err(error) => Err(anyhow!("{error:#} (wanted for the program {})", package.program)),
         };
         report(package.name, package.essential, result);
     }
@@ -100,9 +71,7 @@ fn install(names: &[&str]) -> Result<Outcome> {
     let list = names.join(" ");
     as_root(&format!("apt-get install -y {list}"))?;
     if child::find("apt-get").is_none() {
-        return Err(anyhow!(
-            "apt-get: not found: install it with your system's own tool"
-        ));
+        return Err(anyhow!("apt-get: not found: install it with your system's own tool"));
     }
     step(&format!("apt-get install {list}"), || {
         // A fresh container has no lists, an old machine has lists of packages that are gone: both show here.
@@ -115,12 +84,7 @@ fn install(names: &[&str]) -> Result<Outcome> {
 }
 
 fn install_once(names: &[&str]) -> Result<()> {
-    child::attend(
-        apt_get()
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(names),
-        LIMIT,
-    )
+    child::attend(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(names), LIMIT)
 }
 
 fn apt_get() -> std::process::Command {

@@ -13,53 +13,38 @@ use super::{Outcome, step};
 use crate::{child, debian::suite::Suite};
 
 /// Where Debian has kept new compilers: the backports first, as they keep old versions beside the newest.
-const SUITES: [&str; 5] = [
-    "trixie-backports",
-    "trixie",
-    "forky",
-    "sid",
-    "bookworm-backports",
-];
+const SUITES: [&str; 5] = ["trixie-backports", "trixie", "forky", "sid", "bookworm-backports"];
 const RUSTUP_LIMIT: Duration = Duration::from_secs(120);
 
 /// Looks into `sysroot` (default: the compiler's) and installs what is missing there.
 pub(super) fn ensure(sysroot: Option<&Path>, no_rustup: bool, apt: &Path) -> Result<Outcome> {
     let version = compiler_version(&child::capture(child::command("rustc").arg("--version"))?)?;
-    let own = PathBuf::from(
-        child::capture(child::command("rustc").args(["--print", "sysroot"]))?.trim_end(),
-    );
+    let own = PathBuf::from(child::capture(child::command("rustc").args(["--print", "sysroot"]))?.trim_end());
     let sysroot = sysroot.unwrap_or(&own);
     let place = sysroot.join("lib/rustlib/src/rust");
     if is_of(&place.join("library"), &version) {
         return Ok(Outcome::Present);
     }
     if sysroot == own && !no_rustup && child::find("rustup").is_some() {
-        let added = step(
-            &format!("rustup component add rust-src ({version})"),
-            || {
-                // rustup refuses to write over files that it did not put there.
-                set_aside(&place.join("library"))?;
-                let mut add = child::command("rustup");
-                add.args(["component", "add", "rust-src"]);
-                child::attend(&mut add, RUSTUP_LIMIT)?;
-                if !is_of(&place.join("library"), &version) {
-                    bail!("no library of {version} came");
-                }
-                Ok(())
-            },
-        );
+        let added = step(&format!("rustup component add rust-src ({version})"), || {
+            // rustup refuses to write over files that it did not put there.
+            set_aside(&place.join("library"))?;
+            let mut add = child::command("rustup");
+            add.args(["component", "add", "rust-src"]);
+            child::attend(&mut add, RUSTUP_LIMIT)?;
+            if !is_of(&place.join("library"), &version) {
+                bail!("no library of {version} came");
+            }
+            Ok(())
+        });
         match added {
             Ok(outcome) => return Ok(outcome),
             // Not an error yet: a machine behind a mirror of Debian gets it from there.
             Err(_) => println!("  rustup cannot get it here; trying Debian's package of {version}"),
         }
     }
-    step(&format!("Debian package rust-src {version}"), || {
-        from_debian(&version, &place, apt)
-    })
-    .map_err(|error| {
-        anyhow!("{error:#}: run `rustup component add rust-src` where there is internet")
-    })
+    step(&format!("Debian package rust-src {version}"), || from_debian(&version, &place, apt))
+        .map_err(|error| anyhow!("{error:#}: run `rustup component add rust-src` where there is internet"))
 }
 
 /// "1.95.0" of "rustc 1.95.0 (59807616e 2026-04-14)"; a nightly's suffix stays.
@@ -136,9 +121,7 @@ fn from_debian(version: &str, place: &Path, apt: &Path) -> Result<()> {
 
 /// "1.95.0" of "1.95.0+dfsg1-2~bpo13+1", without an epoch.
 fn upstream(debian: &str) -> &str {
-    let version = debian
-        .split_once(':')
-        .map_or(debian, |(_, version)| version);
+    let version = debian.split_once(':').map_or(debian, |(_, version)| version);
     version.split(['+', '~', '-']).next().unwrap_or(version)
 }
 
@@ -147,20 +130,14 @@ fn unpack(suite: &Suite, package: &str, version: &str, place: &Path) -> Result<(
     fs::create_dir_all(place).with_context(|| format!("make {}", place.display()))?;
     let scratch = place.join(format!("unpacking-{}", std::process::id()));
     let result = (|| {
-        suite.unpack(
-            "rust-src",
-            package,
-            Some("./usr/src/rustc-*/library"),
-            &scratch,
-        )?;
+        suite.unpack("rust-src", package, Some("./usr/src/rustc-*/library"), &scratch)?;
         // The source tree holds other directories of this name (cargo's test suite has a mock): take the top one.
         let library = scratch.join(format!("usr/src/rustc-{version}/library"));
         if !is_of(&library, version) {
             bail!("package {package}: library: not of version {version}");
         }
         set_aside(&place.join("library"))?;
-        fs::rename(&library, place.join("library"))
-            .with_context(|| format!("move the library to {}", place.display()))
+        fs::rename(&library, place.join("library")).with_context(|| format!("move the library to {}", place.display()))
     })();
     if scratch.exists() {
         fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
@@ -210,11 +187,7 @@ mod tests {
         let library = sysroot.path().join("library");
         fs::create_dir_all(library.join("core/src/iter")).unwrap();
         fs::write(library.join("core/Cargo.toml"), "").unwrap();
-        fs::write(
-            library.join("core/src/iter/mod.rs"),
-            "#[stable(feature = \"x\", since = \"1.95.0\")]",
-        )
-        .unwrap();
+        fs::write(library.join("core/src/iter/mod.rs"), "#[stable(feature = \"x\", since = \"1.95.0\")]").unwrap();
         assert!(!is_of(&library, "1.95.0"), "no Cargo.lock");
         fs::write(library.join("Cargo.lock"), "").unwrap();
         assert!(is_of(&library, "1.95.0"));

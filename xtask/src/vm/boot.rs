@@ -45,22 +45,14 @@ impl Machine {
     /// Boots, shows the console with `name` before each line, and returns when the guest's tests have passed.
     pub(crate) fn boot(&self, name: &str) -> Result<()> {
         let start = Instant::now();
-        let mut log =
-            File::create(&self.log).with_context(|| format!("create {}", self.log.display()))?;
+        let mut log = File::create(&self.log).with_context(|| format!("create {}", self.log.display()))?;
         let mut command = self.command()?;
-        let mut emulator = Emulator(
-            command
-                .spawn()
-                .with_context(|| format!("start {}", child::show(&command)))?,
-        );
+        let mut emulator = Emulator(command.spawn().with_context(|| format!("start {}", child::show(&command)))?);
         let console = emulator.0.stdout.take().context("emulator: no console")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
-                if sender
-                    .send(String::from_utf8_lossy(&line).into_owned())
-                    .is_err()
-                {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                     return;
                 }
             }
@@ -72,17 +64,10 @@ impl Machine {
             let line = match lines.recv_timeout(left) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!(
-                        "no verdict after {}: see {}",
-                        seconds(self.timeout),
-                        self.log.display()
-                    )
+                    bail!("no verdict after {}: see {}", seconds(self.timeout), self.log.display())
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    bail!(
-                        "the emulator ended without a verdict: see {}",
-                        self.log.display()
-                    )
+                    bail!("the emulator ended without a verdict: see {}", self.log.display())
                 }
             };
             let line = line.trim_end_matches('\r');
@@ -93,11 +78,7 @@ impl Machine {
                 Sign::Booted => booted = Some(start.elapsed()),
                 Sign::Verdict(code) => {
                     let boot = booted.unwrap_or_default();
-                    println!(
-                        "vm {name}: boot {}, tests {}",
-                        seconds(boot),
-                        seconds(start.elapsed() - boot)
-                    );
+                    println!("vm {name}: boot {}, tests {}", seconds(boot), seconds(start.elapsed() - boot));
                     if code != 0 {
                         bail!("tests: exit code {code}");
                     }
@@ -118,13 +99,7 @@ impl Machine {
         // Never `-accel kvm` first: on a machine that offers it without being able to, the guest hangs.
         let mut qemu = child::command("qemu-system-x86_64");
         qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "3072"])
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-serial", "stdio"])
             .arg("-kernel")
             .arg(&self.kernel)
@@ -160,9 +135,7 @@ fn kernel_command_line(arguments: &[String]) -> Result<String> {
     let mut line = "console=ttyS0 loglevel=4 panic=0 --".to_owned();
     for argument in arguments {
         if argument.contains(['"', '\n']) {
-            bail!(
-                "argument {argument}: quotes and line breaks do not pass the kernel's command line"
-            );
+            bail!("argument {argument}: quotes and line breaks do not pass the kernel's command line");
         }
         line += &format!(" \"{argument}\"");
     }
@@ -195,29 +168,16 @@ mod tests {
         assert_eq!(sign("MCS-VM-BOOTED"), Sign::Booted);
         assert_eq!(sign("MCS-VM-VERDICT: 101"), Sign::Verdict(101));
         assert_eq!(sign("MCS-VM-VERDICT: "), Sign::Nothing);
-        assert_eq!(
-            sign("[   12.3] ---[ end Kernel panic - not syncing: x ]---"),
-            Sign::Dead
-        );
-        assert_eq!(
-            sign("rcu: INFO: rcu_preempt self-detected stall on CPU"),
-            Sign::Stalled
-        );
-        assert_eq!(
-            sign("watchdog: BUG: soft lockup - CPU#0 stuck for 23s!"),
-            Sign::Stalled
-        );
+        assert_eq!(sign("[   12.3] ---[ end Kernel panic - not syncing: x ]---"), Sign::Dead);
+        assert_eq!(sign("rcu: INFO: rcu_preempt self-detected stall on CPU"), Sign::Stalled);
+        assert_eq!(sign("watchdog: BUG: soft lockup - CPU#0 stuck for 23s!"), Sign::Stalled);
         assert_eq!(sign("test connect ... ok"), Sign::Nothing);
     }
 
     #[test]
     fn arguments_stay_whole_on_the_kernels_command_line() {
         let arguments = ["two words".to_owned(), "--nocapture".to_owned()];
-        assert!(
-            kernel_command_line(&arguments)
-                .unwrap()
-                .ends_with(" -- \"two words\" \"--nocapture\"")
-        );
+        assert!(kernel_command_line(&arguments).unwrap().ends_with(" -- \"two words\" \"--nocapture\""));
         assert!(kernel_command_line(&["a\"b".to_owned()]).is_err());
     }
 }

@@ -40,17 +40,9 @@ pub(crate) fn programs(workspace: &Workspace, directory: &Path) -> Result<Progra
     }
     let mut build = child::cargo(["build", "--workspace", "--test", TIER, "--bin", "mcs"]);
     build
-        .args([
-            "--target",
-            TARGET,
-            "--message-format=json-render-diagnostics",
-            "--target-dir",
-        ])
+        .args(["--target", TARGET, "--message-format=json-render-diagnostics", "--target-dir"])
         .arg(directory)
-        .env(
-            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-            "-Ctarget-feature=+crt-static",
-        )
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         // The initramfs is unpacked by an emulated processor: leave out what only a debugger reads.
@@ -58,17 +50,12 @@ pub(crate) fn programs(workspace: &Workspace, directory: &Path) -> Result<Progra
         .stderr(std::process::Stdio::inherit())
         .current_dir(&workspace.root);
     println!("vm: building the static test binary and mcs …");
-    let messages = build
-        .output()
-        .with_context(|| format!("start {}", child::show(&build)))?;
+    let messages = build.output().with_context(|| format!("start {}", child::show(&build)))?;
     if !messages.status.success() {
         bail!("{}: {}", child::show(&build), messages.status);
     }
     let messages = String::from_utf8(messages.stdout).context("cargo build: output")?;
-    Ok(Programs {
-        tests: executable(&messages, TIER, "test")?,
-        mcs: Some(executable(&messages, "mcs", "bin")?),
-    })
+    Ok(Programs { tests: executable(&messages, TIER, "test")?, mcs: Some(executable(&messages, "mcs", "bin")?) })
 }
 
 /// The file that cargo's messages (one JSON object a line) name for a target.
@@ -78,8 +65,7 @@ fn executable(messages: &str, name: &str, kind: &str) -> Result<PathBuf> {
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .find_map(|Message { target, executable }| {
             let target = target?;
-            (target.name == name && target.kind.iter().any(|known| known == kind))
-                .then_some(executable?)
+            (target.name == name && target.kind.iter().any(|known| known == kind)).then_some(executable?)
         })
         .with_context(|| format!("cargo build: {kind} {name}: no executable"))
 }
@@ -95,14 +81,8 @@ not json
 {"reason":"compiler-artifact","target":{"name":"mcs","kind":["bin"]},"executable":"/t/mcs"}
 {"reason":"compiler-artifact","target":{"name":"kernel","kind":["test"]},"executable":"/t/kernel-1"}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(
-            executable(messages, "kernel", "test").unwrap(),
-            Path::new("/t/kernel-1")
-        );
-        assert_eq!(
-            executable(messages, "mcs", "bin").unwrap(),
-            Path::new("/t/mcs")
-        );
+        assert_eq!(executable(messages, "kernel", "test").unwrap(), Path::new("/t/kernel-1"));
+        assert_eq!(executable(messages, "mcs", "bin").unwrap(), Path::new("/t/mcs"));
         assert!(executable(messages, "e2e", "test").is_err());
     }
 }

@@ -87,8 +87,7 @@ impl Archive {
         ];
         self.bytes.extend_from_slice(b"070701");
         for number in header {
-            self.bytes
-                .extend_from_slice(format!("{number:08x}").as_bytes());
+            self.bytes.extend_from_slice(format!("{number:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -153,9 +152,7 @@ mod tests {
             ("dev/console", "20600", 0),
             ("TRAILER!!!", "0", 0),
         ];
-        let expected: Vec<_> = expected
-            .map(|(name, mode, size)| (name.to_owned(), mode.to_owned(), size))
-            .into();
+        let expected: Vec<_> = expected.map(|(name, mode, size)| (name.to_owned(), mode.to_owned(), size)).into();
         assert_eq!(names, expected);
     }
 

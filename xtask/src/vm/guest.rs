@@ -30,14 +30,11 @@ pub(crate) fn busybox(cache: &Path, apt: &Path) -> Result<PathBuf> {
         println!("vm: fetching busybox-static …");
         let scratch = cache.join("busybox.partial");
         if scratch.exists() {
-            fs::remove_dir_all(&scratch)
-                .with_context(|| format!("remove {}", scratch.display()))?;
+            fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
         }
         let suite = Suite::open(BUSYBOX_SUITE, apt)?;
         let versions = suite.versions("busybox-static")?;
-        let version = versions
-            .first()
-            .with_context(|| format!("busybox-static: not in {BUSYBOX_SUITE}"))?;
+        let version = versions.first().with_context(|| format!("busybox-static: not in {BUSYBOX_SUITE}"))?;
         suite.unpack("busybox-static", version, None, &scratch)?;
         fs::rename(&scratch, &root).with_context(|| format!("make {}", root.display()))?;
     }
@@ -45,12 +42,7 @@ pub(crate) fn busybox(cache: &Path, apt: &Path) -> Result<PathBuf> {
         .map(|place| root.join(place))
         .into_iter()
         .find(|file| file.is_file())
-        .with_context(|| {
-            format!(
-                "busybox in {}: not there: remove that directory",
-                root.display()
-            )
-        })
+        .with_context(|| format!("busybox in {}: not there: remove that directory", root.display()))
 }
 
 /// Packs everything.
@@ -65,14 +57,8 @@ pub(crate) fn initramfs(kernel: &Kernel, programs: &Programs, busybox: &Path) ->
     archive.program("/init", script().as_bytes());
     archive.program("/bin/busybox", &read(busybox)?);
     archive.link("/bin/sh", "busybox");
-    for (position, module) in modules::load_order(&kernel.modules, &MODULES)?
-        .into_iter()
-        .enumerate()
-    {
-        archive.file(
-            &format!("/modules/{position:02}-{}.ko", module.name),
-            &module.object,
-        );
+    for (position, module) in modules::load_order(&kernel.modules, &MODULES)?.into_iter().enumerate() {
+        archive.file(&format!("/modules/{position:02}-{}.ko", module.name), &module.object);
     }
     let ip = child::find("ip").context("ip: not found: cargo xtask setup --for vm")?;
     archive.program("/usr/sbin/ip", &read(&ip)?);
@@ -111,9 +97,7 @@ fn libraries(ldd: &str) -> Vec<&str> {
     ldd.lines()
         .filter_map(|line| {
             let file = line.split_once("=>").map_or(line, |(_, file)| file);
-            file.split_whitespace()
-                .next()
-                .filter(|file| file.starts_with('/'))
+            file.split_whitespace().next().filter(|file| file.starts_with('/'))
         })
         .collect()
 }
@@ -160,21 +144,13 @@ mod tests {
     fn libraries_with_and_without_an_arrow() {
         let ldd = "\tlinux-vdso.so.1 (0x1)\n\tlibelf.so.1 => /lib/x86_64-linux-gnu/libelf.so.1 (0x2)\n\
                    \t/lib64/ld-linux-x86-64.so.2 (0x3)\n";
-        assert_eq!(
-            libraries(ldd),
-            [
-                "/lib/x86_64-linux-gnu/libelf.so.1",
-                "/lib64/ld-linux-x86-64.so.2"
-            ]
-        );
+        assert_eq!(libraries(ldd), ["/lib/x86_64-linux-gnu/libelf.so.1", "/lib64/ld-linux-x86-64.so.2"]);
         assert!(libraries("\tnot a dynamic executable\n").is_empty());
     }
 
     #[test]
     fn a_dynamic_program_is_told_from_a_static_one() {
-        assert!(names_a_loader(
-            b"\x7fELF....\0/lib64/ld-linux-x86-64.so.2\0"
-        ));
+        assert!(names_a_loader(b"\x7fELF....\0/lib64/ld-linux-x86-64.so.2\0"));
         assert!(!names_a_loader(b"\x7fELF"));
     }
 }

@@ -12,14 +12,7 @@ use crate::{debian::suite::Suite, setup::seconds};
 
 /// Which suite to ask first for a series; the others after it.
 const HOMES: [(&str, &str); 2] = [("6.1", "bookworm"), ("6.12", "trixie")];
-const SUITES: [&str; 6] = [
-    "bookworm",
-    "bookworm-backports",
-    "trixie",
-    "trixie-backports",
-    "forky",
-    "sid",
-];
+const SUITES: [&str; 6] = ["bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky", "sid"];
 
 /// An unpacked kernel.
 #[derive(Debug)]
@@ -50,31 +43,21 @@ pub(crate) fn obtain(version: &str, directory: &Path, apt: &Path) -> Result<Kern
         println!("vm {version}: fetching Debian's kernel …");
         let scratch = directory.join("kernel.partial");
         if scratch.exists() {
-            fs::remove_dir_all(&scratch)
-                .with_context(|| format!("remove {}", scratch.display()))?;
+            fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
         }
         let package = fetch(version, &scratch, apt)?;
         fs::rename(&scratch, &root).with_context(|| format!("make {}", root.display()))?;
-        println!(
-            "vm {version}: {package}: fetched in {}",
-            seconds(start.elapsed())
-        );
+        println!("vm {version}: {package}: fetched in {}", seconds(start.elapsed()));
     }
-    unpacked(&root).with_context(|| {
-        format!(
-            "kernel in {}: incomplete: remove that directory",
-            root.display()
-        )
-    })
+    unpacked(&root).with_context(|| format!("kernel in {}: incomplete: remove that directory", root.display()))
 }
 
 fn fetch(version: &str, into: &Path, apt: &Path) -> Result<String> {
     let home = HOMES.iter().find(|(series, _)| *series == version);
-    let suites = home.map(|(_, suite)| *suite).into_iter().chain(
-        SUITES
-            .into_iter()
-            .filter(|suite| home.is_none_or(|(_, home)| home != suite)),
-    );
+    let suites = home
+        .map(|(_, suite)| *suite)
+        .into_iter()
+        .chain(SUITES.into_iter().filter(|suite| home.is_none_or(|(_, home)| home != suite)));
     let mut tried = Vec::new();
     for name in suites {
         let suite = match Suite::open(name, apt) {
@@ -102,14 +85,9 @@ fn fetch(version: &str, into: &Path, apt: &Path) -> Result<String> {
 
 /// The newest cloud kernel (small, no firmware) among `packages`, by the numbers in the names.
 fn newest(packages: Vec<String>) -> Option<String> {
-    packages
-        .into_iter()
-        .filter(|name| name.ends_with("-cloud-amd64"))
-        .max_by_key(|name| {
-            name.split(|c: char| !c.is_ascii_digit())
-                .filter_map(|number| number.parse::<u64>().ok())
-                .collect::<Vec<_>>()
-        })
+    packages.into_iter().filter(|name| name.ends_with("-cloud-amd64")).max_by_key(|name| {
+        name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u64>().ok()).collect::<Vec<_>>()
+    })
 }
 
 fn unpacked(root: &Path) -> Result<Kernel> {
@@ -127,11 +105,7 @@ fn unpacked(root: &Path) -> Result<Kernel> {
     if !image.is_file() {
         bail!("{}: not there", image.display());
     }
-    Ok(Kernel {
-        modules: modules.join(&release),
-        image,
-        release,
-    })
+    Ok(Kernel { modules: modules.join(&release), image, release })
 }
 
 #[cfg(test)]
@@ -147,10 +121,7 @@ mod tests {
             "linux-image-6.1.0-42-amd64",
         ];
         let names = names.map(str::to_owned).to_vec();
-        assert_eq!(
-            newest(names).as_deref(),
-            Some("linux-image-6.1.0-41-cloud-amd64")
-        );
+        assert_eq!(newest(names).as_deref(), Some("linux-image-6.1.0-41-cloud-amd64"));
         assert_eq!(newest(Vec::new()), None);
     }
 

@@ -54,10 +54,7 @@ fn sort(wanted: &[&str], find: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Resu
             for dependency in depends(&object) {
                 visit(&dependency, find, seen, order)?;
             }
-            order.push(Module {
-                name: name.to_owned(),
-                object,
-            });
+            order.push(Module { name: name.to_owned(), object });
         }
         Ok(())
     }
@@ -75,10 +72,7 @@ fn depends(object: &[u8]) -> Vec<String> {
     let Some(start) = object.windows(KEY.len()).position(|window| window == KEY) else {
         return Vec::new();
     };
-    let value = object[start + KEY.len()..]
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default();
+    let value = object[start + KEY.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(value)
         .split(',')
         .filter(|name| !name.is_empty())
@@ -93,12 +87,9 @@ fn module_name(file: &Path) -> Option<String> {
 }
 
 fn index(directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    let entries =
-        fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
+    let entries = fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("list {}", directory.display()))?
-            .path();
+        let path = entry.with_context(|| format!("list {}", directory.display()))?.path();
         if path.is_dir() {
             index(&path, files)?;
         } else if let Some(name) = module_name(&path) {
@@ -113,11 +104,7 @@ fn object(file: &Path) -> Result<Vec<u8>> {
     if file.extension().is_none_or(|extension| extension != "xz") {
         return read(file);
     }
-    let output = child::command("xz")
-        .args(["--decompress", "--stdout"])
-        .arg(file)
-        .output()
-        .context("start xz")?;
+    let output = child::command("xz").args(["--decompress", "--stdout"]).arg(file).output().context("start xz")?;
     if !output.status.success() {
         bail!("xz {}: {}", file.display(), output.status);
     }

@@ -69,7 +69,7 @@ fn vips(ips: &Lax<List<std::borrow::Cow<'_, str>>>, report: &mut Report<'_>) -> 
         }
     }
     if vips.is_empty() && !ips.is_empty() {
-        report.invalid("spec.ips", "no usable address: the whole object is skipped");
+        report.invalid("spec.ips", "no usable address");
         return Err(Reported);
     }
     Ok(vips)
@@ -114,7 +114,7 @@ fn ports(
         }
     }
     if valid == 0 && !list.is_empty() {
-        report.invalid("spec.ports", "no usable port: the whole object is skipped");
+        report.invalid("spec.ports", "no usable port");
         return Err(Reported);
     }
     Ok(ports)

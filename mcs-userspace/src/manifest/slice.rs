@@ -92,7 +92,7 @@ fn ports(
         }
     }
     if valid == 0 && !list.is_empty() {
-        report.invalid("ports", "no usable port: the whole object is skipped");
+        report.invalid("ports", "no usable port");
         return Err(Reported);
     }
     Ok(ports)
@@ -140,7 +140,7 @@ fn endpoints(
         endpoints.extend(read_endpoint(endpoint, i, ipv4, report, names));
     }
     if endpoints.is_empty() && !list.is_empty() {
-        report.invalid("endpoints", "no usable endpoint: the whole object is skipped");
+        report.invalid("endpoints", "no usable endpoint");
         return Err(Reported);
     }
     Ok(endpoints)

@@ -115,7 +115,7 @@ fn an_object_that_became_invalid_keeps_its_last_good_form() {
     assert_eq!(files.settle(), ["+y:3"]);
     assert_eq!(
         files.problems()[1],
-        "a.json: ServiceImport default/x: spec.ports: no usable port: the whole object is skipped; the object stays as it was"
+        "a.json: ServiceImport default/x: spec.ports: no usable port; the object stays as it was"
     );
     // one that cannot be identified may be any of them
     files.put("a.json", &list(&[import("Y", 3)]));

@@ -11,6 +11,8 @@
 //! `cases/NAME.tables` is what has to come out, `MCS_BLESS=1` writes it. The agent runs on node `n1` of cluster `a`; a
 //! first line `# zone=z1 prefer-local-cluster` adds flags.
 
+#![expect(clippy::unwrap_used, reason = "clippy allows it in functions marked as tests only, not in those they call")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

@@ -186,8 +186,11 @@ impl DirSource {
         }
         let mut new_problems = Vec::new();
         let was_away = self.away.clone();
-        if (check || self.watched.is_none()) && self.look() {
-            (rescan, self.is_unsure) = (true, true);
+        if check || self.watched.is_none() {
+            if self.look() {
+                (rescan, self.is_unsure) = (true, true);
+            }
+            self.check_at = Instant::now() + if self.watched.is_some() { CHECK } else { CHECK_AWAY };
         }
         if self.watched.is_some() {
             if rescan || (self.is_unsure && !files.is_empty()) {
@@ -210,7 +213,6 @@ impl DirSource {
         if !files.is_empty() || rescan {
             self.problem_version += 1;
         }
-        self.check_at = Instant::now() + if self.watched.is_some() { CHECK } else { CHECK_AWAY };
         new_problems.append(&mut batch.new_problems);
         barriers.append(&mut self.waiting);
         barriers.sort_unstable();

@@ -313,6 +313,36 @@ async fn a_directory_that_goes_takes_nothing_with_it() {
     assert_eq!(live.events().await, ["+y:1", "-z"], "a.json comes before d.json");
 }
 
+/// As kubelet updates a mounted ConfigMap: all files are links through `..data`, which is replaced.
+#[tokio::test]
+async fn links_that_are_turned_at_once() {
+    let mut live = Live::new();
+    for (name, port) in [("..1", 1), ("..2", 2)] {
+        fs::create_dir(live.path("m").join(name)).unwrap();
+        live.write(&format!("m/{name}/a.json"), &import("x", port));
+    }
+    symlink("..1", live.path("m/..data")).unwrap();
+    symlink("..data/a.json", live.path("m/a.json")).unwrap();
+    assert_eq!(live.events().await, ["+x:1", "synced"]);
+    symlink("..2", live.path("m/..tmp")).unwrap();
+    fs::rename(live.path("m/..tmp"), live.path("m/..data")).unwrap();
+    assert_eq!(live.events().await, ["+x:2"]);
+}
+
+#[tokio::test]
+async fn a_directory_behind_a_link_that_is_turned() {
+    let mut live = Live::new();
+    live.write("m/a.json", &import("x", 1));
+    fs::create_dir(live.path("other")).unwrap();
+    live.write("other/a.json", &import("x", 2));
+    symlink("m", live.path("link")).unwrap();
+    live.source = DirSource::new(&live.path("link")).unwrap();
+    assert_eq!(live.events().await, ["+x:1", "synced"]);
+    symlink("other", live.path("link.new")).unwrap();
+    fs::rename(live.path("link.new"), live.path("link")).unwrap();
+    assert_eq!(live.events().await, ["+x:2"]);
+}
+
 #[tokio::test]
 async fn a_barrier_comes_with_what_was_before_it() {
     let mut live = Live::new();

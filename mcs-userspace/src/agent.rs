@@ -55,6 +55,8 @@ struct Agent {
     retry_pause: Duration,
     retry_at: Option<Instant>,
     was_settled: bool,
+    /// [`DirSource::problem_version`] of the report.
+    problem_version: u64,
 }
 
 /// Runs until a signal asks it to stop.
@@ -93,6 +95,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         retry_pause: RETRY_FIRST,
         retry_at: None,
         was_settled: false,
+        problem_version: 0,
     };
     info!(source = %source.display(), pins = %options.pins.root().display(), "agent started");
 
@@ -152,7 +155,7 @@ impl Agent {
         if count > 0 {
             debug!(events = count, changed = outcome.changed, removed = outcome.removed, took = ?started.elapsed(), "handled");
         }
-        self.settle(&outcome, !new_problems.is_empty());
+        self.settle(&outcome);
         for barrier in barriers {
             if let Err(error) = fs::remove_dir(&barrier) {
                 debug!(%error, barrier = %barrier.display(), "whoever waited for it gave up");
@@ -163,11 +166,11 @@ impl Agent {
     fn retry(&mut self) {
         let Self { programmer, dataplane, .. } = self;
         let outcome = programmer.retry(&mut || Ok(dataplane.borrow_mut().attach_udp()?));
-        self.settle(&outcome, false);
+        self.settle(&outcome);
     }
 
     /// Everything that follows from what the programmer did.
-    fn settle(&mut self, outcome: &Outcome, source_problems_changed: bool) {
+    fn settle(&mut self, outcome: &Outcome) {
         for failure in &outcome.failures {
             error!(error = %chain(failure), "not stored, to be tried again");
         }
@@ -194,6 +197,8 @@ impl Agent {
         if outcome.problems_changed {
             self.programmer.problems().iter().for_each(log_problem);
         }
+        let problem_version = self.source.problem_version();
+        let source_problems_changed = std::mem::replace(&mut self.problem_version, problem_version) != problem_version;
         if outcome.problems_changed || source_problems_changed || becomes_settled || services != self.report.services {
             let problems = self.programmer.problems();
             self.report.services = services;

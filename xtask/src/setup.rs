@@ -24,8 +24,8 @@ use crate::{child, workspace::Workspace};
 /// Idempotent; says what it installs and how long each step took. The other verbs call it for their own group.
 ///
 /// Always: rust-src of the pinned compiler (from rustup, else from Debian's package of the same version), bpf-linker
-/// (built by `cargo install`, about 70 s on two cores). Then Debian packages by apt-get, and bpffs at /sys/fs/bpf; these two need
-/// root. Without root everything else works, and the lines on stderr say which command to run as root.
+/// (built by `cargo install`, about 70 s on two cores). Then Debian packages by apt-get, and bpffs at /sys/fs/bpf; these
+/// two need root. Without it everything else works, and the lines on stderr say which command to run as root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which work to prepare for; repeatable. Default: test, demo and bench.

@@ -7,9 +7,10 @@
 //!  guest      /init, busybox, ip and its libraries                ─┘
 //! ```
 //!
-//! What a test may rely on in the guest: root, `CI=true`, `MCS_VM=1`, `MCS_BIN=/bin/mcs`, `ip` and busybox's programs on the
-//! `PATH`, bpffs at /sys/fs/bpf, cgroup2 at /sys/fs/cgroup, tmpfs on /tmp and /run. There is no network, no disk,
-//! and no source tree. In a shell script `ip` is busybox's own (its shell prefers its applets): there, write `/usr/sbin/ip`.
+//! What a test may rely on in the guest: root, `CI=true`, `MCS_VM=1`, `MCS_BIN=/bin/mcs`, `ip` and busybox's programs on
+//! the `PATH`, bpffs at /sys/fs/bpf, cgroup2 at /sys/fs/cgroup, tmpfs on /tmp and /run. There is no network, no disk,
+//! and no source tree. In a shell script `ip` is busybox's own (its shell prefers its applets): write
+//! `/usr/sbin/ip` there.
 
 mod boot;
 mod build;
@@ -33,8 +34,8 @@ use crate::{
 
 /// Run the kernel tier on Debian's kernels, under emulation.
 ///
-/// For each version: fetches the kernel (once), builds the tier and mcs as static binaries, packs an initramfs, boots it
-/// with `qemu-system-x86_64 -accel tcg`, and shows the serial console until the verdict. Everything is under target/vm;
+/// For each version: fetches the kernel (once), builds the tier and mcs as static binaries, packs an initramfs, boots
+/// it with `qemu-system-x86_64 -accel tcg`, and shows the serial console until the verdict. Everything is under target/vm;
 /// the console's log is target/vm/VERSION/serial.log. Needs no root once qemu is installed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -57,8 +57,8 @@ fn compiler_version(line: &str) -> Result<String> {
 
 /// Whether `library` is the complete library of this compiler.
 ///
-/// No file in it states its version. But each release stabilizes something, so the newest `since` of a stable item tells
-/// minor releases apart; patch releases do not change what can be compiled.
+/// No file in it states its version. But each release stabilizes something, so the newest `since` of a stable item
+/// tells minor releases apart; patch releases do not change what can be compiled.
 fn is_of(library: &Path, version: &str) -> bool {
     let core = library.join("core");
     library.join("Cargo.lock").is_file()

@@ -1,7 +1,7 @@
 //! Kernel modules in the order in which they can be loaded.
 //!
-//! Debian's packages carry no `modules.dep` (depmod writes it at installation), so the dependencies come from the modules
-//! themselves: each names them in its `.modinfo` section, as `depends=a,b`.
+//! Debian's packages carry no `modules.dep` (depmod writes it at installation), so the dependencies come from the
+//! modules themselves: each names them in its `.modinfo` section, as `depends=a,b`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use aya::maps::MapData;
@@ -22,6 +23,11 @@ use crate::maps::bpf::OpenMap;
 
 /// `BPF_FS_MAGIC`, uapi/linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Who looks whether anybody holds the lock ([`PinDir::holder`]) holds it himself for a moment: so often, and with such
+/// pauses, an agent tries again when nobody is known to hold it.
+const LOOKERS: u32 = 50;
+const LOOKED: Duration = Duration::from_millis(10);
 
 /// The prefix of the directories that `mcs status` makes as barriers.
 pub const BARRIER_PREFIX: &str = "sync-";
@@ -107,18 +113,21 @@ impl PinDir {
     /// When another process holds it: the error names it.
     pub fn lock(&self) -> anyhow::Result<Lock> {
         let directory = File::open(&self.root).with_context(|| format!("pin directory {}: open", self.root.display()))?;
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _directory: directory }),
-            Err(rustix::io::Errno::WOULDBLOCK) => match self.holder()? {
-                Holder::Process(pid) if pid != 0 => {
-                    bail!("pin directory {}: in use by process {pid} ({})", self.root.display(), command_of(pid))
+        let inode = directory.metadata().with_context(|| format!("pin directory {}: stat", self.root.display()))?.ino();
+        for _ in 0..LOOKERS {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { _directory: directory }),
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("pin directory {}: lock", self.root.display()));
                 }
-                Holder::Process(_) | Holder::Nobody => {
-                    bail!("pin directory {}: in use by another process", self.root.display())
-                }
-            },
-            Err(errno) => Err(errno).with_context(|| format!("pin directory {}: lock", self.root.display())),
+            }
+            if let Some(pid) = lock_holder(inode) {
+                bail!("pin directory {}: in use by process {pid} ({})", self.root.display(), command_of(pid));
+            }
+            std::thread::sleep(LOOKED);
         }
+        bail!("pin directory {}: in use by a process of another pid namespace", self.root.display())
     }
 
     /// Who holds the lock.
@@ -195,10 +204,11 @@ fn lock_holder(inode: u64) -> Option<u32> {
 fn parse_lock_holder(locks: &str, inode: u64) -> Option<u32> {
     locks.lines().find_map(|line| {
         let mut words = line.split_whitespace().skip(1);
-        if words.next()? != "FLOCK" {
+        // a READ lock is somebody's look
+        if words.next()? != "FLOCK" || words.nth(1)? != "WRITE" {
             return None;
         }
-        let pid = words.nth(2)?;
+        let pid = words.next()?;
         let file = words.next()?;
         (file.rsplit(':').next()?.parse::<u64>().ok()? == inode).then(|| pid.parse().ok()).flatten()
     })
@@ -221,6 +231,7 @@ mod tests {
                      2: -> FLOCK  ADVISORY  WRITE 43 00:1f:78 0 EOF\n3: FLOCK  ADVISORY  WRITE 44 00:1f:79 0 EOF\n";
         assert_eq!(parse_lock_holder(locks, 78), Some(42));
         assert_eq!(parse_lock_holder(locks, 77), None);
+        assert_eq!(parse_lock_holder("1: FLOCK  ADVISORY  READ 42 00:1f:78 0 EOF\n", 78), None);
         assert_eq!(parse_lock_holder("garbage\n\n", 78), None);
     }
 }

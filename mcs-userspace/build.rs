@@ -23,12 +23,9 @@ fn main() -> anyhow::Result<()> {
         Ok(output) if output.status.success() => String::from_utf8(output.stdout).map_err(|e| anyhow!(e))?,
         Ok(_) | Err(_) => "unknown".to_owned(),
     };
-    #[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
-    {
-        println!("cargo:rustc-env=MCS_GIT={}", hash.trim());
-        if std::path::Path::new("../.git/logs/HEAD").exists() {
-            println!("cargo:rerun-if-changed=../.git/logs/HEAD");
-        }
+    println!("cargo:rustc-env=MCS_GIT={}", hash.trim());
+    if std::path::Path::new("../.git/logs/HEAD").exists() {
+        println!("cargo:rerun-if-changed=../.git/logs/HEAD");
     }
     Ok(())
 }

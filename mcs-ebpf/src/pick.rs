@@ -77,7 +77,7 @@ mod tests {
             let n = weights.len() as u128;
             let sum: u128 = weights.iter().map(|w| u128::from(*w)).sum();
             for (share, weight) in shares(&alias_table(&weights)).into_iter().zip(&weights) {
-                let exact = (u128::from(*weight) * n << 32) / sum;
+                let exact = ((u128::from(*weight) * n) << 32) / sum;
                 // every slot that aliases to this one may have rounded once
                 prop_assert!(share.abs_diff(exact) <= n, "share {share} for exact {exact}");
                 if *weight == 0 { prop_assert!(share <= n); }

@@ -109,7 +109,7 @@ pub async fn apply(
         }
     }
     for cidr in wanted {
-        if let Err(error) = recorded.insert(&key(netns, cidr), &1, 0) {
+        if let Err(error) = recorded.insert(key(netns, cidr), 1, 0) {
             warnings.push(format!("rule for {cidr}: record it: {error}: not set"));
             continue;
         }

@@ -3,6 +3,11 @@
 //! A cgroup program's verdict: 1 lets the call go on (with the address it now has), 0 refuses it. Whatever goes wrong inside
 //! a program, it lets the call go on untouched; the only refusal is a known frontend without a backend.
 
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "aya-ebpf 0.3 takes keys and values by reference only, and a copy on a program's stack is not free"
+)]
+
 mod choose;
 mod context;
 mod maps;

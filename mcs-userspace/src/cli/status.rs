@@ -211,7 +211,7 @@ impl fmt::Display for Answer {
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration like 500ms, 30s or 2m"))?;
+    let number: f64 = number.parse().map_err(|_not_a_number| format!("{text:?} is not a duration like 500ms, 30s or 2m"))?;
     let seconds = match unit {
         "ms" => number / 1000.0,
         "s" | "" => number,

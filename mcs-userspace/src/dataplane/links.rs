@@ -54,7 +54,7 @@ impl Cgroup {
         let directory = File::open(path).with_context(|| format!("cgroup {}: open", path.display()))?;
         let kind = statfs(path).with_context(|| format!("cgroup {}: statfs", path.display()))?;
         ensure!(
-            i64::from(kind.f_type) == CGROUP2_MAGIC,
+            kind.f_type == CGROUP2_MAGIC,
             "cgroup {}: not a cgroup2 directory (on a hybrid host cgroup2 is mounted at /sys/fs/cgroup/unified)",
             path.display(),
         );

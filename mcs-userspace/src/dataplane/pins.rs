@@ -99,7 +99,7 @@ impl PinDir {
     fn ensure_bpffs(&self) -> anyhow::Result<()> {
         let kind = statfs(&self.root).with_context(|| format!("pin directory {}: statfs", self.root.display()))?;
         ensure!(
-            i64::from(kind.f_type) == BPF_FS_MAGIC,
+            kind.f_type == BPF_FS_MAGIC,
             "pin directory {}: not on a bpf filesystem: mount one (mount -t bpf bpf /sys/fs/bpf) and choose a directory \
              below it",
             self.root.display(),

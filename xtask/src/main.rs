@@ -2,8 +2,8 @@
 //! developers' manual, so read `cargo xtask --help` and `cargo xtask VERB --help`.
 //!
 //! ```text
-//!  verbs      setup   test   lint   demo   vm        (bench: one module, one line in `Verb`, one in `run`)
-//!               │      │      │      │     │
+//!  verbs      setup   test   lint   demo   vm   bench
+//!               │      │      │      │     │     │
 //!  tools      child (processes)  workspace (cargo metadata)  debian::{sources, suite} (packages of any suite)
 //! ```
 
@@ -12,6 +12,7 @@
     reason = "a tool for a person at a terminal: stdout is its interface"
 )]
 
+mod bench;
 mod child;
 mod debian;
 mod demo;
@@ -48,6 +49,7 @@ enum Verb {
     Lint(lint::Args),
     Demo(demo::Args),
     Vm(vm::Args),
+    Bench(bench::Args),
 }
 
 fn run(verb: Verb) -> Result<()> {
@@ -57,6 +59,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lint(args) => lint::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Bench(args) => bench::run(&args),
     }
 }
 

@@ -1,0 +1,102 @@
+//! Loops of system calls, timed, with all variants in turn.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use rustix::fd::OwnedFd;
+use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::figures::Runs;
+use crate::site::enter;
+use crate::turns;
+
+/// One variant: where its sockets are made and where they connect to.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// The variant that it is compared with.
+    pub(crate) against: &'static str,
+    cgroup: PathBuf,
+    /// Made in the cgroup, for re-connects.
+    socket: OwnedFd,
+    /// One after the other, again and again.
+    to: Vec<SocketAddr>,
+}
+
+impl Case {
+    /// Enters the cgroup to make the socket.
+    pub(crate) fn new(name: &'static str, against: &'static str, cgroup: &Path, to: Vec<SocketAddr>) -> Result<Self> {
+        enter(cgroup)?;
+        let first = to.first().with_context(|| format!("variant {name}: no destination"))?;
+        let socket = socket(family(*first), SocketType::DGRAM, None).context("make a UDP socket")?;
+        Ok(Self { name, against, cgroup: cgroup.to_owned(), socket, to })
+    }
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+/// CPU time of this thread, in nanoseconds.
+fn cpu_ns() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
+}
+
+/// All cases in turn: nanoseconds of each, round by round.
+pub(crate) fn in_turn(
+    what: &str,
+    cases: Vec<Case>,
+    rounds: usize,
+    mut once: impl FnMut(&Case) -> Result<f64>,
+) -> Result<Vec<(Case, Runs)>> {
+    let results =
+        turns::in_turn(what, cases, rounds, true, |case| once(case).with_context(|| format!("{what}: {}", case.name)))?;
+    Ok(results.into_iter().map(|(case, runs)| (case, Runs(runs))).collect())
+}
+
+/// Nanoseconds for one connect of the case's socket, which stays the same.
+pub(crate) fn reconnects(case: &Case, times: u32) -> Result<f64> {
+    let mut to = case.to.iter().cycle();
+    let started = cpu_ns();
+    for _ in 0..times {
+        if let Some(to) = to.next() {
+            connect(&case.socket, to).with_context(|| format!("connect to {to}"))?;
+        }
+    }
+    Ok((cpu_ns() - started) / f64::from(times))
+}
+
+/// Nanoseconds for a new UDP socket, its connect and its close.
+pub(crate) fn fresh(case: &Case, times: u32) -> Result<f64> {
+    enter(&case.cgroup)?;
+    let mut to = case.to.iter().cycle();
+    let started = cpu_ns();
+    for _ in 0..times {
+        if let Some(to) = to.next() {
+            let socket = socket(family(*to), SocketType::DGRAM, None).context("make a UDP socket")?;
+            connect(&socket, to).with_context(|| format!("connect to {to}"))?;
+        }
+    }
+    Ok((cpu_ns() - started) / f64::from(times))
+}
+
+/// Nanoseconds for a TCP connection to a listener of this same network namespace, both ends. It is closed by reset, as
+/// 20 000 connections in TIME_WAIT would make finding a port the better part of the time.
+pub(crate) fn handshakes(case: &Case, listener: &TcpListener, times: u32) -> Result<f64> {
+    enter(&case.cgroup)?;
+    let mut to = case.to.iter().cycle();
+    let started = cpu_ns();
+    for _ in 0..times {
+        if let Some(to) = to.next() {
+            let socket = socket(family(*to), SocketType::STREAM, None).context("make a TCP socket")?;
+            sockopt::set_socket_linger(&socket, Some(std::time::Duration::ZERO)).context("set SO_LINGER")?;
+            connect(&socket, to).with_context(|| format!("connect to {to}"))?;
+            let (accepted, _) = listener.accept().context("accept")?;
+            drop(socket);
+            drop(accepted);
+        }
+    }
+    Ok((cpu_ns() - started) / f64::from(times))
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask bench`: sets up, builds, and becomes the bench, as `demo` does.
+
+use std::{os::unix::process::CommandExt as _, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    child,
+    setup::{self, Group, seconds},
+    workspace::Workspace,
+};
+
+/// Measure, and print what the project promises beside what came out.
+///
+/// Needs root for namespaces, cgroups and BPF. Takes under ten minutes (with --quick one and a half), and a machine that does
+/// nothing else: variants are measured in turn and compared within one run, so that ratios hold on a busy machine longer
+/// than absolute figures do, but not for ever. Ctrl-C removes everything, as does the end.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    Dataplane(Dataplane),
+}
+
+/// The kernel's part: connects, programming, throughput, request rates, kube-proxy beside it.
+///
+/// Writes one record for each figure to target/bench/dataplane.json: name, value, unit, baseline, ratio, runs, spread.
+#[derive(Debug, clap::Args)]
+struct Dataplane {
+    /// Few rounds and small sizes: to see that it works, not what it says.
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// The sizes too that take minutes to set up.
+    #[arg(long)]
+    full: bool,
+    /// Only this section (connect, programming, throughput, rate, kube-proxy); repeatable.
+    #[arg(long, value_name = "SECTION")]
+    only: Vec<String>,
+    /// Exit with 1 if a goal is missed.
+    #[arg(long)]
+    check: bool,
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let What::Dataplane(Dataplane { quick, full, only, check }) = &args.what;
+    if !child::is_root() {
+        bail!("bench: namespaces, cgroups and BPF need root: run it as root");
+    }
+    setup::need(&[Group::Bench])?;
+    let workspace = Workspace::open()?;
+    println!("bench: building mcs and the bench, optimized …");
+    let start = Instant::now();
+    let build = ["build", "--release", "-p", "mcs-userspace", "-p", "mcs-tests", "--bin", "mcs", "--bin", "bench"];
+    child::run(child::cargo(build).current_dir(&workspace.root))?;
+    println!("bench: built in {}", seconds(start.elapsed()));
+
+    let release = workspace.target.join("release");
+    let mut bench = child::command(release.join("bench"));
+    bench.arg("dataplane").env("MCS_BIN", release.join("mcs"));
+    let flags = [(*quick, "--quick"), (*full, "--full"), (*check, "--check")];
+    bench.args(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag));
+    bench.args(only.iter().flat_map(|section| ["--only", section]));
+    bench.arg("--json").arg(workspace.target.join("bench").join("dataplane.json"));
+    // This process becomes the bench: it has the terminal and gets the signals, and cleans up. Returns only if that fails.
+    Err(bench.exec()).with_context(|| format!("start {}", child::show(&bench)))
+}

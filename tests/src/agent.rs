@@ -102,11 +102,13 @@ impl Agent {
             binary: usual,
             log,
             process,
-            gone: _,
+            gone,
         } = &*self.core;
         let command = quiet(options.command(binary.unwrap_or(usual)));
-        let child = place.launch(command).stderr_to(log)?.spawn()?;
-        *lock(process) = Some(child);
+        // Locked until it is there, so that the fleet's end, if it comes now, finds it or keeps it from starting.
+        let mut process = lock(process);
+        ensure!(!*lock(gone), "start agent on {}: its fleet is removed", place.name());
+        *process = Some(place.launch(command).stderr_to(log)?.spawn()?);
         Ok(())
     }
 
@@ -273,11 +275,12 @@ impl Core {
 
 impl Stop for Core {
     fn stop(&self) {
+        let mut process = lock(&self.process);
         if std::mem::replace(&mut *lock(&self.gone), true) {
             return;
         }
-        let process = lock(&self.process).take();
-        drop(process);
+        let ended = process.take();
+        drop((process, ended));
         let name = self.place.name();
         match self.mcs(&["detach"]) {
             Ok(output) if !output.status.success() && self.options.pin_dir.exists() => {

@@ -1,9 +1,10 @@
 //! The fleet: clusters of nodes with pods, on this machine, for as long as the value lives.
 
 use std::fs;
+use std::ops::Deref;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,11 +22,11 @@ use crate::topology::{self, NodeSpot, PodSpot, ROUTER_SYSCTLS, SYSCTLS};
 use crate::{iproute, signal};
 
 /// All fleets of this process that stand, for [`Fleet::remove_all`].
-static STANDING: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
+static STANDING: Mutex<Vec<Arc<Core>>> = Mutex::new(Vec::new());
 
 /// Nodes and pods on this machine. Dropping it ends what runs there and leaves nothing behind.
 pub struct Fleet {
-    core: Arc<Core>,
+    core: Standing,
     fabric: NetNs,
     nodes: Vec<Node>,
     shape: Builder,
@@ -52,13 +53,12 @@ impl Fleet {
 
     pub(crate) fn stand(shape: Builder) -> Result<Self> {
         let id = FleetId::next()?;
-        let core = Arc::new(Core {
+        let core = Standing::new(Core {
             id,
             registry: Arc::default(),
             removed: Mutex::new(false),
         });
         // From here on an error drops `core`, which removes what was made so far.
-        lock(&STANDING).push(Arc::downgrade(&core));
         // A signal that comes now waits until all is there that it must remove.
         let removed = lock(&core.removed);
         let built = core.build(&shape);
@@ -198,8 +198,9 @@ impl Fleet {
 
     /// Removes all fleets of this process, now, whoever holds them: for the end of a program that does not unwind.
     pub fn remove_all() {
-        let standing = std::mem::take(&mut *lock(&STANDING));
-        for core in standing.iter().filter_map(Weak::upgrade) {
+        // Not under the lock: who removes one now wants to take it off the list.
+        let standing = lock(&STANDING).clone();
+        for core in standing {
             core.remove();
         }
     }
@@ -324,9 +325,29 @@ impl Core {
     }
 }
 
-impl Drop for Core {
+/// A core that is on the list until it is removed: whoever removes all waits for a removal that has begun.
+struct Standing(Arc<Core>);
+
+impl Standing {
+    fn new(core: Core) -> Self {
+        let core = Arc::new(core);
+        lock(&STANDING).push(Arc::clone(&core));
+        Self(core)
+    }
+}
+
+impl Deref for Standing {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.0
+    }
+}
+
+impl Drop for Standing {
     fn drop(&mut self) {
         self.remove();
+        lock(&STANDING).retain(|core| !Arc::ptr_eq(core, &self.0));
     }
 }
 

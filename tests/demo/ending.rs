@@ -66,6 +66,14 @@ pub(crate) fn wait_if_interrupted() {
     }
 }
 
+/// Does not return an error that comes from a Ctrl-C: its caller would begin to clean up beside the thread that does.
+pub(crate) fn unless_interrupted<T>(result: Result<T>) -> Result<T> {
+    if result.is_err() {
+        wait_if_interrupted();
+    }
+    result
+}
+
 /// Notes what must not be there at the end.
 pub(crate) fn remember(fleet: &Fleet) -> Result<()> {
     let node = fleet.nodes().first().context("the fleet has no nodes")?;

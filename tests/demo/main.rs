@@ -37,7 +37,7 @@ use stage::Stage;
 #[derive(Debug, Parser)]
 #[command(name = "demo")]
 struct Args {
-    /// How long each of the eight iperf3 runs takes.
+    /// Seconds of iperf3 for each figure (there are eight), in runs of one second.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// Wait for Enter before everything is removed, and say how to look around.

@@ -1,7 +1,7 @@
 //! What the demo says: headings with the time, lines, and checks that add up to the exit status.
 //!
-//! Everything fits 80 columns and reads the same in a pipe: no line is ever rewritten, nothing but headings and verdicts
-//! is emphasized, and that only in a terminal. Output is flushed at once, as half a line is how the demo shows that it works.
+//! Everything fits 80 columns. Only a terminal gets emphasis and the line that says what is going on, which the next
+//! line replaces; a pipe gets plain lines. Output is flushed at once.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Instant;
@@ -14,6 +14,7 @@ const STEPS: usize = 6;
 /// Standard output, and what has been found so far.
 pub(crate) struct Screen {
     start: Instant,
+    terminal: bool,
     color: bool,
     step: usize,
     checks: usize,
@@ -23,13 +24,8 @@ pub(crate) struct Screen {
 impl Screen {
     pub(crate) fn new() -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            start: Instant::now(),
-            color: std::io::stdout().is_terminal() && !plain,
-            step: 0,
-            checks: 0,
-            failed: Vec::new(),
-        }
+        let terminal = std::io::stdout().is_terminal();
+        Self { start: Instant::now(), terminal, color: terminal && !plain, step: 0, checks: 0, failed: Vec::new() }
     }
 
     /// The next heading: what is done, and why in the lines below.
@@ -37,19 +33,26 @@ impl Screen {
         self.step += 1;
         let (step, time) = (self.step, self.start.elapsed().as_secs_f64());
         let heading = self.paint("1", &format!("[{step}/{STEPS}] {what}"));
-        self.write(&format!("\n{heading}  ({time:.1} s)\n"))?;
+        self.line(&format!("\n{heading}  (at {time:.1} s)"))?;
         why.iter().try_for_each(|line| self.line(&format!("      {line}")))?;
         self.line("")
     }
 
     /// A line.
     pub(crate) fn line(&self, text: &str) -> Result<()> {
-        self.write(&format!("{text}\n"))
+        // In a terminal, what progress left of this line goes.
+        let rest = if self.terminal { "\x1b[K" } else { "" };
+        self.write(&format!("{rest}{text}\n"))
     }
 
-    /// A part of a line, to be seen at once.
-    pub(crate) fn part(&self, text: &str) -> Result<()> {
+    /// Lines as another program wrote them.
+    pub(crate) fn lines(&self, text: &str) -> Result<()> {
         self.write(text)
+    }
+
+    /// What is going on, in a terminal, until the next line takes its place.
+    pub(crate) fn progress(&self, text: &str) -> Result<()> {
+        if self.terminal { self.write(&format!("{text}\r")) } else { Ok(()) }
     }
 
     /// A command as a person would have typed it.
@@ -74,7 +77,7 @@ impl Screen {
 
     /// The last words.
     pub(crate) fn verdict(&self) -> Result<()> {
-        let Self { start, color: _, step: _, checks, failed } = self;
+        let Self { start, terminal: _, color: _, step: _, checks, failed } = self;
         let time = start.elapsed().as_secs_f64();
         if failed.is_empty() {
             return self.line(&format!("\nAll {checks} checks hold ({time:.1} s)."));

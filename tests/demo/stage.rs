@@ -12,6 +12,7 @@ use mcs_tests::manifest::{self, Endpoint, EndpointSlice, ServiceImport};
 use mcs_tests::{Family, Fleet, Pod, addresses};
 use serde_json::Value;
 
+use crate::ending;
 use crate::iperf;
 use crate::screen::Screen;
 
@@ -78,9 +79,12 @@ impl Stage {
             let options = AgentOptions { binary: Some(mcs.clone()), ..AgentOptions::new(&fleet, node, &source) };
             Agent::start(&fleet, node, options)
         };
-        let agents: Vec<Agent> = fleet.nodes().iter().map(start_agent).collect::<Result<_>>()?;
+        let mut agents = Vec::new();
+        for node in fleet.nodes() {
+            agents.push(ending::unless_interrupted(start_agent(node))?);
+        }
         let stage = Self { fleet, client, agents, source, mcs, _servers: servers, _iperf: iperf };
-        stage.wait_ready()?;
+        ending::unless_interrupted(stage.wait_ready())?;
         let time = start.elapsed().as_millis();
         screen.check(true, &format!("4 agents run: `mcs status --wait` said ready on each after {time} ms"))?;
         Ok(stage)
@@ -111,7 +115,7 @@ impl Stage {
     pub(crate) fn print_services(&self, screen: &Screen) -> Result<()> {
         screen.command("mcs services     # on node a1")?;
         let output = self.agent().mcs(&["services"])?;
-        screen.part(&String::from_utf8_lossy(&output.stdout))
+        screen.lines(&String::from_utf8_lossy(&output.stdout))
     }
 
     /// Replaces the manifest of [`WEB`] by one with these clusters' endpoints, and waits until all agents have it in

@@ -21,7 +21,7 @@ use crate::{
 /// there). Ctrl-C removes everything, as does its end. Exits with 0 only if all that it shows holds.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long each of the eight iperf3 runs takes.
+    /// Seconds of iperf3 for each figure (there are eight), in runs of one second.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// Wait for Enter before everything is removed, and say how to look around.

@@ -8,6 +8,7 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,6 +56,8 @@ struct Agent {
     retry_pause: Duration,
     retry_at: Option<Instant>,
     was_settled: bool,
+    /// The programmer's problems that were logged, as each is logged once.
+    logged: BTreeSet<Problem>,
     /// [`DirSource::problem_version`] of the report.
     problem_version: u64,
 }
@@ -95,6 +98,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         retry_pause: RETRY_FIRST,
         retry_at: None,
         was_settled: false,
+        logged: BTreeSet::new(),
         problem_version: 0,
     };
     info!(source = %source.display(), pins = %options.pins.root().display(), "agent started");
@@ -150,7 +154,8 @@ impl Agent {
         }
         let started = std::time::Instant::now();
         let count = events.len();
-        let Self { programmer, dataplane, .. } = self;
+        let Self { programmer, dataplane, source, .. } = self;
+        programmer.set_incomplete(source.unread().next().is_some());
         let outcome = programmer.handle(events, &mut || Ok(dataplane.borrow_mut().attach_udp()?));
         if count > 0 {
             debug!(events = count, changed = outcome.changed, removed = outcome.removed, took = ?started.elapsed(), "handled");
@@ -195,7 +200,9 @@ impl Agent {
             info!(services, changed = outcome.changed, removed = outcome.removed, "services programmed");
         }
         if outcome.problems_changed {
-            self.programmer.problems().iter().for_each(log_problem);
+            let problems = BTreeSet::from_iter(self.programmer.problems());
+            problems.difference(&self.logged).for_each(log_problem);
+            self.logged = problems;
         }
         let problem_version = self.source.problem_version();
         let source_problems_changed = std::mem::replace(&mut self.problem_version, problem_version) != problem_version;

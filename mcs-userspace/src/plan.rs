@@ -22,15 +22,16 @@ mod diff;
 mod room;
 mod shrink;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use mcs_ebpf::{Frontend, ServiceRow, SourceRow, UDP};
+use mcs_ebpf::{Frontend, ServiceRow, ServiceWord, SourceRow, UDP};
 
 use self::clusters::Clusters;
 pub use self::room::{Full, NoRoom};
 use crate::arena::{Arena, Block, BlockMark};
 use crate::ids::{IdMark, IdPool};
 use crate::maps::{Maps, Op, Sizes};
+use crate::tables::Service;
 
 /// Where everything lies.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Planner {
         let Some(held) = self.services.remove(frontend) else { return Vec::new() };
         let Held { index, sources, draining } = held;
         let row = maps.service(index);
-        let word = mcs_ebpf::ServiceWord::unpack(row.word);
+        let word = ServiceWord::unpack(row.word);
         let mut ops = vec![Op::RemoveFrontend { frontend: *frontend }, Op::Service { index, row: freed(&row) }];
         let active = (0..word.count).map(|i| mcs_ebpf::SlotIds::unpack(maps.slot(word.base + i).ids).member);
         for id in active.chain(draining) {
@@ -120,6 +121,15 @@ impl Planner {
     #[must_use]
     pub fn has(&self, frontend: &Frontend) -> bool {
         self.services.contains_key(frontend)
+    }
+
+    /// Whether a service, if it became this, would no longer give flows to a backend that gets some now.
+    #[must_use]
+    pub fn would_lose(&self, maps: &impl Maps, service: &Service) -> bool {
+        let Some(held) = self.services.get(&service.frontend) else { return false };
+        let word = ServiceWord::unpack(maps.service(held.index).word);
+        let stays: HashSet<_> = service.backends.iter().filter(|b| b.weight > 0).map(|b| (b.addr, b.port)).collect();
+        (0..word.count).map(|i| maps.slot(word.base + i)).any(|slot| !stays.contains(&(slot.addr, slot.port_be)))
     }
 
     /// Whether any frontend is a UDP one.

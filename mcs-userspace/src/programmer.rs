@@ -48,6 +48,12 @@ pub struct Programmer<M> {
     synced: bool,
     /// Whether what the agent before left, and nobody claims, has been found.
     pruned: bool,
+    /// Whether part of the source could not be read since this start.
+    incomplete: bool,
+    /// Whether the imports have been looked at once since [`Event::Synced`].
+    looked: bool,
+    /// Imports whose services stay as the agent before left them, as what is not known may be what they would lose.
+    held: BTreeSet<ObjectKey>,
     /// Imports to be looked at. While there are any, the claims are not complete and nothing is removed.
     dirty: BTreeSet<ObjectKey>,
     /// Imports whose stores failed.
@@ -79,6 +85,9 @@ impl<M: Maps> Programmer<M> {
             claims: Claims::default(),
             synced: false,
             pruned: false,
+            incomplete: false,
+            looked: false,
+            held: BTreeSet::new(),
             dirty: BTreeSet::new(),
             failed: BTreeSet::new(),
             removals: BTreeSet::new(),
@@ -103,6 +112,16 @@ impl<M: Maps> Programmer<M> {
             }
         }
         self.settle(before_udp)
+    }
+
+    /// Says whether part of the source could not be read since this start: a damaged file, say. As long as that is so,
+    /// nothing that the agent before left is removed for being in no object that was read: neither a service, nor, at
+    /// the first look, a backend. To be said before [`Programmer::handle`].
+    pub fn set_incomplete(&mut self, incomplete: bool) {
+        self.incomplete = incomplete;
+        if !incomplete {
+            self.dirty.append(&mut self.held);
+        }
     }
 
     /// Tries again what failed, if anything did. To be called some time after an outcome that says so.
@@ -166,6 +185,7 @@ impl<M: Maps> Programmer<M> {
             if self.reconsider_aside(&mut outcome) {
                 self.look_at_dirty(before_udp, &mut outcome);
             }
+            self.looked = true;
         }
         if !self.planner.has_udp() {
             self.udp_ready = false;
@@ -178,7 +198,7 @@ impl<M: Maps> Programmer<M> {
     }
 
     fn is_unfinished(&self) -> bool {
-        !self.dirty.is_empty() || !self.removals.is_empty() || !self.pruned
+        !self.dirty.is_empty() || !self.removals.is_empty() || (!self.pruned && !self.incomplete)
     }
 
     /// Whether the planner agrees with the maps, after it was made to if need be.
@@ -264,6 +284,10 @@ impl<M: Maps> Programmer<M> {
         outcome: &mut Outcome,
     ) -> Result<Option<Aside>, Failure> {
         let is_new = !self.planner.has(&service.frontend);
+        if self.incomplete && !self.looked && self.planner.would_lose(&self.maps, service) {
+            self.held.insert(service.import.clone());
+            return Ok(None);
+        }
         if is_new && service.frontend.protocol == UDP && !self.udp_ready {
             before_udp().map_err(Failure::Udp)?;
             self.udp_ready = true;
@@ -310,7 +334,8 @@ impl<M: Maps> Programmer<M> {
         if self.stale || !self.dirty.is_empty() {
             return;
         }
-        if !std::mem::replace(&mut self.pruned, true) {
+        if !self.pruned && !self.incomplete {
+            self.pruned = true;
             self.removals.extend(self.planner.frontends().filter(|f| self.claims.owner(f).is_none()));
         }
         while let Some(frontend) = self.removals.pop_first() {

@@ -117,6 +117,31 @@ fn nothing_is_stored_before_all_has_been_read() {
 }
 
 #[test]
+fn what_could_not_be_read_is_not_taken_for_gone() {
+    let mut first = programmer(ROOMY);
+    let web = || [apply_import(import(1, 1, None, &[HTTP])), apply_slice(slice(1, 1, "a", &[1]))];
+    let other = [apply_slice(slice(2, 1, "b", &[2])), apply_import(import(2, 2, None, &[HTTP]))];
+    handle(&mut first, web().into_iter().chain(other.clone()).chain([Event::Synced]));
+    let before = text(&first);
+
+    // after a restart, the file that holds the others is damaged
+    let mut second = Programmer::new(ctx(), first.maps).unwrap();
+    second.set_incomplete(true);
+    let outcome = handle(&mut second, web().into_iter().chain([Event::Synced]));
+    assert!(outcome.settled && !outcome.retry, "{outcome:?}");
+    assert_eq!(text(&second), before);
+
+    // what is said after the start counts
+    let outcome = handle(&mut second, [apply_slice(slice(1, 1, "a", &[3])), apply_slice(slice(2, 1, "b", &[2]))]);
+    assert_eq!((outcome.changed, outcome.removed), (1, 0));
+
+    // mended: the second import is still there, or gone for good
+    second.set_incomplete(false);
+    assert_eq!(handle(&mut second, []).removed, 1);
+    assert_eq!(second.tables().unwrap().services.len(), 1);
+}
+
+#[test]
 fn the_owner_of_a_frontend_is_named_and_its_heir_is_promoted() {
     let mut p = programmer(ROOMY);
     handle(

@@ -94,8 +94,8 @@ pub struct Config {
     pub v6: [Cidr6; MAX_CIDRS],
     /// Rows of `mcs_counters` for one CPU.
     pub counter_stride: u32,
-    /// Sets of `mcs_sockets` less one; their number is a power of two.
-    pub socket_mask: u32,
+    /// `mcs_sockets` has 2 to this power sets.
+    pub socket_bits: u32,
 }
 
 /// An IPv4 CIDR as a program compares it.

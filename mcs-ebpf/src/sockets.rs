@@ -5,7 +5,8 @@
 //! take. A connect writes one cache line, and nothing has to be deleted, ever.
 //!
 //! ```text
-//!  set[cookie & mask]: four entries of { word0, word1 }, one cache line
+//!  set[low bits of the cookie]: four entries of { word0, word1 }, one cache line; among entries that are worth the same
+//!  the cookie's next two bits choose, so that each has its turn and none becomes a fossil
 //!     word1 = service 20 | generation 10 | used 1 | udp 1 | hash of the backend's address and port 32
 //!     word0 = cookie XOR mix(word1 without `used`)
 //! ```
@@ -116,6 +117,20 @@ pub const fn backend_hash_of(addr: Addr, port: PortBe) -> u32 {
     backend_hash(addr, port.0 as u32)
 }
 
+/// The set of a socket, of 2 to the power `bits`.
+#[inline(always)]
+#[must_use]
+pub const fn set(cookie: u64, bits: u32) -> u32 {
+    (cookie & ((1 << bits) - 1)) as u32
+}
+
+/// The entry of its set whose turn it is: the socket that comes N cookies later has the same, and no other within N.
+#[inline(always)]
+#[must_use]
+pub const fn way(cookie: u64, bits: u32) -> usize {
+    (cookie >> bits) as usize & (WAYS - 1)
+}
+
 /// How much an entry is worth keeping: free 0, TCP 1, unused UDP 2, used UDP 3.
 #[inline(always)]
 #[must_use]
@@ -157,6 +172,15 @@ mod tests {
             prop_assume!(x != y);
             let torn = word0(a, x) ^ mix(y);
             prop_assert!(torn != a && torn != b || a == b);
+        }
+    }
+
+    #[test]
+    fn as_many_sockets_in_sequence_as_there_are_entries_have_one_each() {
+        for bits in [0, 1, 8, 16] {
+            let entries = WAYS << bits;
+            let places = (1000..).take(entries).map(|cookie| (set(cookie, bits), way(cookie, bits)));
+            assert_eq!(places.collect::<std::collections::HashSet<_>>().len(), entries);
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) static CONFIG: Config = Config {
     v4: [mcs_ebpf::Cidr4 { net_be: 0, mask_be: 0 }; mcs_ebpf::MAX_CIDRS],
     v6: [mcs_ebpf::Cidr6 { net_be: [0; 4], mask_be: [0; 4] }; mcs_ebpf::MAX_CIDRS],
     counter_stride: 0,
-    socket_mask: 0,
+    socket_bits: 0,
 };
 
 #[map(name = "mcs_frontends")]

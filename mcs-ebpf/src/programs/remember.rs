@@ -18,7 +18,7 @@ pub(crate) fn cookie(ctx: &SockAddrContext) -> u64 {
 
 #[inline(always)]
 fn set_of(cookie: u64) -> Option<*mut sockets::Set> {
-    SOCKETS.get_ptr_mut(cookie as u32 & config!(socket_mask))
+    SOCKETS.get_ptr_mut(sockets::set(cookie, config!(socket_bits)))
 }
 
 /// Notes which service a socket was translated for, and to which backend.
@@ -35,13 +35,15 @@ pub(crate) fn connected(cookie: u64, service: Service, backend: Peer, is_udp: bo
     }
 }
 
-/// The way to overwrite: the socket's own, else the least worth one. Where that costs a UDP socket its entry, the used
+/// The way to overwrite: the socket's own, else the least worth one, its own turn first. Where that costs a UDP socket its entry, the used
 /// ones that it passes lose their mark, so that next time they are asked again whether they are in use.
 #[inline(always)]
 fn way_for(set: *mut sockets::Set, cookie: u64) -> usize {
     let (mut victim, mut least) = (0, 4);
-    let mut way = 0;
-    while way < WAYS {
+    let first = sockets::way(cookie, config!(socket_bits));
+    let mut turn = 0;
+    while turn < WAYS {
+        let way = (first + turn) & (WAYS - 1);
         let entry = read(set, way);
         if entry.word0 ^ mix(entry.word1) == cookie {
             return way;
@@ -50,13 +52,9 @@ fn way_for(set: *mut sockets::Set, cookie: u64) -> usize {
         if worth < least {
             (victim, least) = (way, worth);
         }
-        way += 1;
+        turn += 1;
     }
     if least >= 2 {
-        if least == 3 {
-            // All four in use: take any, by bits of the cookie that did not choose the set.
-            victim = (cookie >> 32) as usize & (WAYS - 1);
-        }
         let mut way = 0;
         while way < WAYS {
             let entry = read(set, way);

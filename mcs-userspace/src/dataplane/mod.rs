@@ -239,7 +239,7 @@ fn take_over_or_clear(pins: &PinDir, wanted: Capacity) -> anyhow::Result<Capacit
 fn config(cidrs: &[IpNet], capacity: &Capacity) -> anyhow::Result<Config> {
     let mut config = Config {
         counter_stride: capacity.sources,
-        socket_mask: capacity.socket_sets() - 1,
+        socket_bits: capacity.socket_sets().ilog2(),
         ..Config::default()
     };
     for cidr in cidrs {

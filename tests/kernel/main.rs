@@ -11,14 +11,19 @@
 
 mod affinity;
 mod chi;
+mod churn;
 mod connect;
 mod datagrams;
+mod failclosed;
+mod held;
 mod lifecycle;
 mod limits;
 mod locality;
 mod pins;
 mod refuse;
+mod reverse;
 mod sockets;
+mod stale;
 mod status;
 mod weights;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use mcs_tests::Family;
 use mcs_tests::identity::{self, Connection, Protocol};
@@ -120,13 +120,13 @@ pub(crate) fn reconnect(socket: &UdpSocket, to: SocketAddr) -> String {
 }
 
 /// The socket's cookie, which decides where its entry lies.
-pub(crate) fn cookie(socket: &UdpSocket) -> u64 {
+pub(crate) fn cookie(socket: impl AsFd) -> u64 {
     let mut cookie = 0u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap();
     // SAFETY: the kernel writes at most `length` bytes to a word of that size.
     let result = unsafe {
         libc::getsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_COOKIE,
             (&raw mut cookie).cast(),

@@ -13,11 +13,13 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcs_tests::agent::{Agent, AgentOptions};
 use mcs_tests::identity::{self, Listen, Protocol, Server};
 use mcs_tests::{Family, Fleet, Node, Place, Pod, addresses, manifest};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 
 /// The port of frontends.
@@ -206,4 +208,40 @@ pub(crate) fn is_emulated() -> bool {
 /// So many here, fewer under emulation.
 pub(crate) fn scaled(here: usize, emulated: usize) -> usize {
     if is_emulated() { emulated } else { here }
+}
+
+/// The right to hold thousands of sockets: one test at a time, as a process has only so many descriptors.
+pub(crate) struct Descriptors {
+    count: usize,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Descriptors {
+    /// What all other tests together need.
+    const OTHERS: usize = 2_000;
+
+    /// Waits for its turn, and raises this process's limit (and that of its future children) as far as need be.
+    pub(crate) fn for_sockets(wanted: usize) -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = u64::try_from(wanted + Self::OTHERS).unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        if limit.current.is_some_and(|current| current < needed) {
+            let raised = Rlimit { current: Some(needed), maximum: limit.maximum.map(|most| most.max(needed)) };
+            // Beyond the maximum needs CAP_SYS_RESOURCE: without that, as much as there is.
+            let most = Rlimit { current: limit.maximum, ..limit };
+            setrlimit(Resource::Nofile, raised).or_else(|_| setrlimit(Resource::Nofile, most)).unwrap();
+        }
+        let allowed = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap());
+        let count = wanted.min(allowed.saturating_sub(Self::OTHERS));
+        if count < wanted {
+            eprintln!("{count} sockets instead of {wanted}: this process may have {allowed} descriptors (ulimit -n)");
+        }
+        Self { count, _turn: turn }
+    }
+
+    /// How many sockets may be held.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
 }

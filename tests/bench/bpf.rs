@@ -21,10 +21,20 @@ const BPF_ENABLE_STATS: libc::c_long = 32;
 const SOCK_ADDR: u32 = 18;
 
 /// Where a program is attached: `enum bpf_attach_type`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
     Connect4 = 10,
     Connect6 = 11,
+}
+
+impl Hook {
+    /// The name of our program's pin.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+        }
+    }
 }
 
 /// # Safety
@@ -99,8 +109,7 @@ impl Program {
             flags: 0,
         };
         // SAFETY: no pointers.
-        unsafe { bpf(BPF_LINK_CREATE, &mut attr) }
-            .with_context(|| format!("attach an empty program to {}", cgroup.display()))
+        unsafe { bpf(BPF_LINK_CREATE, &mut attr) }.with_context(|| format!("attach a program to {}", cgroup.display()))
     }
 
     /// The program of a pinned link.

@@ -122,7 +122,9 @@ fn run(args: &Args) -> Result<bool> {
             println!("=== {name}: {:.0} s", started.elapsed().as_secs_f64());
         }
     }
-    println!("\n=== goals\n\n{}", verdict(&found.goals));
+    if !found.goals.is_empty() {
+        println!("\n=== goals\n\n{}", verdict(&found.goals));
+    }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&found.figures).context("write figures as JSON")?;
         if let Some(parent) = path.parent() {

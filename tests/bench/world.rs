@@ -65,8 +65,11 @@ impl World {
         self.pins.maps()
     }
 
-    /// The program at a hook: `connect4`.
-    pub(crate) fn attached(&self, hook: &str) -> Result<Program> {
-        Program::of_link(&self.pins.links().join(hook))
+    /// Takes the program of a hook (`connect4`) off its cgroup and hands it over, so that the bench can attach it at times.
+    pub(crate) fn take(&self, hook: &str) -> Result<Program> {
+        let pin = self.pins.links().join(hook);
+        let program = Program::of_link(&pin)?;
+        std::fs::remove_file(&pin).with_context(|| format!("{}: remove", pin.display()))?;
+        Ok(program)
     }
 }

@@ -8,9 +8,10 @@ use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::NONE;
 use crate::figures::Runs;
+use crate::progress::Progress;
 use crate::site::enter;
-use crate::turns;
 
 /// One variant: where its sockets are made and where they connect to.
 pub(crate) struct Case {
@@ -44,16 +45,36 @@ fn cpu_ns() -> f64 {
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
 }
 
-/// All cases in turn: nanoseconds of each, round by round.
+/// Rounds in which all cases have their turn, each round beginning with another one: nanoseconds of each, round by round.
+/// The cases without a program come together, before the others in one round and after them in the next, as `attach`
+/// takes all programs off for them. The first round warms up and is not counted.
 pub(crate) fn in_turn(
     what: &str,
     cases: Vec<Case>,
     rounds: usize,
+    attach: impl Fn(bool) -> Result<()>,
     mut once: impl FnMut(&Case) -> Result<f64>,
 ) -> Result<Vec<(Case, Runs)>> {
-    let results =
-        turns::in_turn(what, cases, rounds, true, |case| once(case).with_context(|| format!("{what}: {}", case.name)))?;
-    Ok(results.into_iter().map(|(case, runs)| (case, Runs(runs))).collect())
+    let mut results: Vec<(Case, Runs)> = cases.into_iter().map(|case| (case, Runs::default())).collect();
+    let mut progress = Progress::new(what, rounds);
+    let count = results.len();
+    for round in 0..=rounds {
+        for attached in [round % 2 == 0, round % 2 != 0] {
+            attach(attached)?;
+            for turn in 0..count {
+                let (case, runs) = &mut results[(round + turn) % count];
+                if case.name.starts_with(NONE) == attached {
+                    continue;
+                }
+                let value = once(case).with_context(|| format!("{what}: {}", case.name))?;
+                if round > 0 {
+                    runs.0.push(value);
+                }
+            }
+        }
+        progress.at(round);
+    }
+    Ok(results)
 }
 
 /// Nanoseconds for one connect of the case's socket, which stays the same.

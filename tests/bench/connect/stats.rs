@@ -9,25 +9,30 @@ use mcs_tests::Family;
 
 use super::meter::{Case, in_turn, reconnects};
 use super::variants::Variants;
-use crate::bpf::run_time_stats;
+use crate::bpf::{Hook, run_time_stats};
 use crate::figures::{Found, Runs, Table, at_most, digits, quartiles, ratio};
 
 pub(super) fn run(variants: &Variants<'_>, rounds: usize, connects: u32, found: &mut Found) -> Result<()> {
     println!("Programs' run time by the kernel's statistics (its clock's own time is in all of them)");
     let mut table = Table::new(["", "ns", "p25–p75", "ratio", "over empty", "p25–p75"]);
-    for (family, hook, empty) in
-        [(Family::V4, "connect4", &variants.empty_programs[0]), (Family::V6, "connect6", &variants.empty_programs[1])]
-    {
-        let ours = variants.one_world.attached(hook)?;
-        let program = |case: &Case| if case.name == "empty program" { empty } else { &ours };
+    for (family, hook) in [(Family::V4, Hook::Connect4), (Family::V6, Hook::Connect6)] {
+        let [empty, ours] = variants.programs_at(hook)?;
+        let program = |case: &Case| if case.name == "empty program" { empty } else { ours };
+        let hook = hook.name();
         let cases = Vec::from(variants.stats(family)?);
         let stats = run_time_stats()?;
-        let results = in_turn(&format!("run-time statistics, {hook}"), cases, rounds, |case| {
-            let program = program(case);
-            let before = program.runs()?;
-            reconnects(case, connects)?;
-            mean(before, program.runs()?, connects)
-        })?;
+        let results = in_turn(
+            &format!("run-time statistics, {hook}"),
+            cases,
+            rounds,
+            |wanted| variants.attach(wanted),
+            |case| {
+                let program = program(case);
+                let before = program.runs()?;
+                reconnects(case, connects)?;
+                mean(before, program.runs()?, connects)
+            },
+        )?;
         drop(stats);
         let (_, empty) = results.first().context("run-time statistics: no variant")?;
         for (case, runs) in &results {

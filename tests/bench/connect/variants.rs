@@ -1,5 +1,6 @@
 //! The cgroups, programs and maps of all variants, and which variants there are.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -29,9 +30,20 @@ const AFFINITY: u16 = 0;
 const WEIGHTED: u16 = 1;
 const LISTENED: u16 = 2;
 
-const NONE: &str = "no program";
+const HOOKS: [Hook; 2] = [Hook::Connect4, Hook::Connect6];
+
+/// Cases that begin so are measured while nothing is attached.
+const NONE: &str = super::NONE;
 const NONE_RANDOM: &str = "no program, random addresses";
+const ELSEWHERE: &str = "none, but one elsewhere";
 const EMPTY: &str = "empty program";
+
+/// A program and where it belongs.
+struct Attachable {
+    program: Program,
+    cgroup: PathBuf,
+    hook: Hook,
+}
 
 /// Everything that stands while `connect` is measured.
 pub(crate) struct Variants<'a> {
@@ -40,10 +52,10 @@ pub(crate) struct Variants<'a> {
     one: PathBuf,
     kinds: PathBuf,
     many: PathBuf,
-    pub(crate) empty_programs: [Program; 2],
-    pub(crate) one_world: World,
-    _worlds: [World; 2],
-    _links: [OwnedFd; 2],
+    /// Empty and `one`'s, at connect4 and connect6: the first four that are attached.
+    programs: Vec<Attachable>,
+    links: RefCell<Vec<OwnedFd>>,
+    _worlds: [World; 3],
     many_services: u16,
     site: &'a Site,
 }
@@ -53,10 +65,6 @@ impl<'a> Variants<'a> {
     pub(crate) fn set_up(site: &'a Site, size: Size) -> Result<Self> {
         let [none, empty, one, kinds, many] = ["none", "empty", "one", "kinds", "many"].map(|name| site.cgroup(name));
         let (none, empty, one, kinds, many) = (none?, empty?, one?, kinds?, many?);
-        let empty_programs = [Program::empty(Hook::Connect4)?, Program::empty(Hook::Connect6)?];
-        let links =
-            [empty_programs[0].attach(&empty, Hook::Connect4)?, empty_programs[1].attach(&empty, Hook::Connect6)?];
-
         let small = Capacity { services: 1 << 10, backends: 1 << 16, sources: 1 << 12, ..Capacity::default() };
         let load = Load { services: 1, endpoints: 100, protocol: Protocol::Udp };
         let mut one_world = World::open(site.pins("one"), &one, small)?;
@@ -67,19 +75,49 @@ impl<'a> Variants<'a> {
         say(&format!("programming {many_services} services × 100"));
         let mut many_world = World::open(site.pins("many"), &many, Capacity::default())?;
         many_world.program(Load { services: many_services, ..load }.events(Family::V4))?;
+        let mut programs = Vec::new();
+        for hook in HOOKS {
+            programs.push(Attachable { program: Program::empty(hook)?, cgroup: empty.clone(), hook });
+        }
+        for (world, cgroup) in [(&one_world, &one), (&kinds_world, &kinds), (&many_world, &many)] {
+            for hook in HOOKS {
+                programs.push(Attachable { program: world.take(hook.name())?, cgroup: cgroup.clone(), hook });
+            }
+        }
         Ok(Self {
             none,
             empty,
             one,
             kinds,
             many,
-            empty_programs,
-            one_world,
-            _worlds: [kinds_world, many_world],
-            _links: links,
+            programs,
+            links: RefCell::default(),
+            _worlds: [one_world, kinds_world, many_world],
             many_services,
             site,
         })
+    }
+
+    /// Attaches all programs, or none at all.
+    pub(crate) fn attach(&self, wanted: bool) -> Result<()> {
+        let mut links = self.links.borrow_mut();
+        if !wanted {
+            links.clear();
+        } else if links.is_empty() {
+            for Attachable { program, cgroup, hook } in &self.programs {
+                links.push(program.attach(cgroup, *hook)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The empty program and ours, at a hook.
+    pub(crate) fn programs_at(&self, hook: Hook) -> Result<[&Program; 2]> {
+        let of = |cgroup: &PathBuf| {
+            let found = self.programs.iter().find(|known| known.hook == hook && known.cgroup == *cgroup);
+            found.map(|found| &found.program).with_context(|| format!("{}: no program", hook.name()))
+        };
+        Ok([of(&self.empty)?, of(&self.one)?])
     }
 
     /// A VIP of service 0 of a world.
@@ -115,6 +153,7 @@ impl<'a> Variants<'a> {
         let family = Family::V4;
         Ok(vec![
             Case::new(NONE, NONE, &self.none, Self::outside(family))?,
+            Case::new(ELSEWHERE, NONE, &self.none, Self::outside(family))?,
             Case::new(EMPTY, NONE, &self.empty, Self::outside(family))?,
             Case::new("miss, outside of the CIDRs", NONE, &self.one, Self::outside(family))?,
             Case::new("miss, inside", NONE, &self.one, Self::nobodys(family))?,
@@ -132,6 +171,7 @@ impl<'a> Variants<'a> {
         let family = Family::V6;
         Ok(vec![
             Case::new(NONE, NONE, &self.none, Self::outside(family))?,
+            Case::new(ELSEWHERE, NONE, &self.none, Self::outside(family))?,
             Case::new(EMPTY, NONE, &self.empty, Self::outside(family))?,
             Case::new("miss, outside of the CIDRs", NONE, &self.one, Self::outside(family))?,
             Case::new("miss, inside", NONE, &self.one, Self::nobodys(family))?,
@@ -142,7 +182,7 @@ impl<'a> Variants<'a> {
     /// New sockets for each connect, IPv4.
     pub(crate) fn fresh(&self) -> Result<Vec<Case>> {
         let mut cases = self.v4()?;
-        cases.retain(|case| case.name != "miss, inside");
+        cases.retain(|case| case.name != "miss, inside" && case.name != ELSEWHERE);
         Ok(cases)
     }
 

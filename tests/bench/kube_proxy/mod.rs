@@ -104,7 +104,7 @@ fn measure(network: &Network, step: &Step, effort: &Effort, found: &mut Found) -
         "p25–p75",
         "ratio",
     ]);
-    let label = if services == 1 { "1 service".to_owned() } else { format!("{services} services") };
+    let label = label(services);
     let results = in_turn(&format!("requests, {label}"), ways, effort.rate_rounds, true, |way| {
         requests::measure(way.from, &way.rate, 1, effort.rate_lasting)
     })?;
@@ -146,6 +146,10 @@ fn measure(network: &Network, step: &Step, effort: &Effort, found: &mut Found) -
     Ok(())
 }
 
+fn label(services: u16) -> String {
+    if services == 1 { "1 service".to_owned() } else { format!("{services} services") }
+}
+
 const IPTABLES: &str = "kube-proxy iptables";
 const NFTABLES: &str = "kube-proxy nftables";
 
@@ -155,12 +159,12 @@ fn set_up<'a>(network: &'a Network, services: u16, iptables: bool, found: &mut F
     network.add_manifest("fillers.json", &load.json(0..services, Family::V4))?;
     let all = all_services(network, services);
     let mut timed = |what: &str, load: &dyn Fn() -> Result<()>| -> Result<()> {
-        say(&format!("{what}: {services} services"));
+        say(&format!("{what}: {}", label(services)));
         let started = Instant::now();
         load()?;
         let took = started.elapsed().as_secs_f64();
-        println!("  {what}: {} services loaded in {took:.2} s", services);
-        found.figures.push(once(format!("kube-proxy/{services} services/{what}: load"), took, "s"));
+        println!("  {what}: {} loaded in {took:.2} s", label(services));
+        found.figures.push(once(format!("kube-proxy/{}/{what}: load", label(services)), took, "s"));
         Ok(())
     };
     if iptables {

@@ -76,6 +76,10 @@ impl BpfMaps {
 
     fn zero_counters(&mut self, source: u32) {
         let stride = self.sources.rows();
+        // Beyond the last source lie the counters of the next CPU.
+        if source >= stride {
+            return;
+        }
         let mut row = source;
         while row < self.counters.rows() {
             self.counters.store_u64(row, 0, 0);
@@ -155,7 +159,10 @@ impl Maps for BpfMaps {
 
     fn counter(&self, source: u32) -> u64 {
         let stride = self.sources.rows();
-        let cpus = self.counters.rows() / stride.max(1);
+        if source >= stride {
+            return 0;
+        }
+        let cpus = self.counters.rows() / stride;
         (0..cpus).filter_map(|cpu| self.counters.read(cpu * stride + source)).fold(0, u64::wrapping_add)
     }
 

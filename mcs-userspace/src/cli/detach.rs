@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{Output, Pins};
 use crate::dataplane::is_barrier;
+use crate::dataplane::links;
 use crate::dataplane::pins::PinDir;
 use crate::failclosed;
 use crate::maps::bpf::OpenMap as _;
@@ -65,7 +66,11 @@ fn detach(pins: &PinDir, answer: &mut Answer) -> anyhow::Result<()> {
     let mut versions = pins.other_versions().context("list the pin directory")?;
     versions.extend(pins.maps().parent().map(Path::to_owned));
     for version in &versions {
-        answer.links += remove_dir(&version.join("links"))?;
+        let links = version.join("links");
+        for pin in fs::read_dir(&links).into_iter().flatten().flatten() {
+            links::detach_now(&pin.path());
+        }
+        answer.links += remove_dir(&links)?;
     }
     if pins.map(map::RULES).exists() {
         let data = pins.pinned_maps().open(map::RULES)?;

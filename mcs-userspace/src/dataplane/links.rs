@@ -15,6 +15,7 @@ use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 use rustix::fs::statfs;
+use tracing::debug;
 
 use super::sys;
 
@@ -114,7 +115,18 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &str, cgroup: &Cgroup, links: &Path)
 /// # Errors
 /// When its pin cannot be removed.
 pub(super) fn detach(hook: &str, links: &Path) -> anyhow::Result<()> {
-    remove_if_there(&links.join(hook))
+    let pin = links.join(hook);
+    detach_now(&pin);
+    remove_if_there(&pin)
+}
+
+/// Detaches the link behind a pin, so that its program does not run any more when this returns. Removing the pin alone
+/// leaves that to the kernel, which takes its time (a grace period and a worker).
+pub fn detach_now(pin: &Path) {
+    // Where it cannot be detached so, removing the pin does it later.
+    if let Err(error) = sys::obj_get(pin).and_then(sys::link_detach) {
+        debug!(%error, pin = %pin.display(), "not detached at once");
+    }
 }
 
 fn remove_if_there(pin: &Path) -> anyhow::Result<()> {

@@ -18,6 +18,7 @@ type Log = aya_log::EbpfLogger<&'static dyn log::Log>;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `bpf(2)` with one of the attribute structs below.
 ///
@@ -79,6 +80,20 @@ pub(super) fn link_update(link: impl AsFd, program: BorrowedFd<'_>) -> io::Resul
     };
     // SAFETY: no pointers.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Detaches a link now, whoever else holds it.
+///
+/// # Errors
+/// What the kernel says; `EOPNOTSUPP` for kinds of links that cannot be detached.
+pub(super) fn link_detach(link: impl AsFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+    }
+    let mut attr = Attr { link_fd: link.as_fd().as_raw_fd().cast_unsigned() };
+    // SAFETY: no pointers.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
 /// The id of the cgroup that a link is attached to, which is the inode number of its directory; 0 once that is gone.

@@ -7,7 +7,7 @@ use mcs_tests::agent::mcs_binary;
 use mcs_tests::{Family, Place, addresses, require_root};
 
 use crate::sockets::{Kind, dial, is_unreachable};
-use crate::world::{World, combinations, said, vip};
+use crate::world::{World, combinations, said, vip, wait_for};
 
 fn ip(place: &Place, arguments: &[&str]) -> String {
     let mut command = Command::new("ip");
@@ -84,7 +84,7 @@ fn rules_stand_from_start_to_detach_and_hold_traffic_back() {
 
     drop_programs(&world);
     for family in Family::BOTH {
-        assert!(!leaks(node, family), "{family:?}");
+        wait_for("the kernel to drop the programs", || !leaks(node, family));
         let error = node.run(|| std::net::TcpStream::connect(vip(family, 1))).unwrap_err();
         assert!(is_unreachable(&error), "{family:?}: {error}");
     }

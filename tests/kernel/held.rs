@@ -35,9 +35,8 @@ fn ten_thousand_connections_outlive_the_agent() {
     let count = descriptors.count();
     let world = world();
     let kinds = || Kind::ALL.into_iter().cycle();
-    let mut held: Vec<(Kind, Connection)> = world
-        .client()
-        .run(|| kinds().take(count).map(|kind| (kind, Connection::open(kind.vip(1)).unwrap())).collect());
+    let mut held: Vec<(Kind, Connection)> =
+        world.client().run(|| kinds().take(count).map(|kind| (kind, Connection::open(kind.vip(1)).unwrap())).collect());
     let newer = world.fleet.files().join("mcs-newer");
     fs::copy(mcs_binary().unwrap(), &newer).unwrap();
 

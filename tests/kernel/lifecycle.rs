@@ -22,14 +22,20 @@ impl Held {
     fn open(world: &World) -> Self {
         world.client().run(|| Self {
             connections: Kind::ALL.map(|kind| (kind, Connection::open(kind.vip(1)).unwrap())).into(),
-            connected: Kind::ALL.map(|kind| (kind, kind.udp())).map(|(kind, socket)| {
-                let backend = reconnect(&socket, kind.vip(1));
-                (kind, socket, backend)
-            }).into(),
-            unconnected: Kind::ALL.map(|kind| (kind, kind.udp())).map(|(kind, socket)| {
-                let backend = ask(&socket, kind.vip(1)).0;
-                (kind, socket, backend)
-            }).into(),
+            connected: Kind::ALL
+                .map(|kind| (kind, kind.udp()))
+                .map(|(kind, socket)| {
+                    let backend = reconnect(&socket, kind.vip(1));
+                    (kind, socket, backend)
+                })
+                .into(),
+            unconnected: Kind::ALL
+                .map(|kind| (kind, kind.udp()))
+                .map(|(kind, socket)| {
+                    let backend = ask(&socket, kind.vip(1)).0;
+                    (kind, socket, backend)
+                })
+                .into(),
         })
     }
 

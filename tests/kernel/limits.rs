@@ -126,6 +126,23 @@ fn a_service_that_does_not_fit_any_more_loses_what_is_gone() {
     assert_eq!(world.reached(Protocol::Tcp, to, 64).len(), 2);
 }
 
+/// Rows are taken again and again, and their counters with them.
+#[test]
+fn who_takes_the_ids_of_another_counts_from_nothing() {
+    require_root!();
+    let world = world(&["--max-services", "4", "--max-backends", "8", "--max-sources", "8"]);
+    for number in 1..=12 {
+        let name = format!("s{number}");
+        let to = vip(Family::V4, number);
+        world.put(&name, &one_frontend(&world, number, 1));
+        assert_eq!(world.reached(Protocol::Tcp, to, 3).len(), 1);
+        let shown = world.shown("dump", Protocol::Tcp, to);
+        let counts = [&shown["sources"][0], &shown["backends"][0]].map(|row| row["connections"].as_u64());
+        assert_eq!((counts, &shown["refusals"]), ([Some(3), Some(3)], &0.into()), "{shown:#}");
+        world.remove(&name);
+    }
+}
+
 #[test]
 fn pinned_maps_keep_their_size() {
     require_root!();

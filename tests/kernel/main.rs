@@ -19,6 +19,7 @@ mod held;
 mod lifecycle;
 mod limits;
 mod locality;
+mod maps;
 mod pins;
 mod refuse;
 mod reverse;

@@ -151,10 +151,7 @@ fn what_cannot_be_used_is_named() {
         ),
         (
             "more CIDRs than a program can check",
-            AgentOptions {
-                clusterset_cidrs: (0..5).map(|i| format!("10.97.{i}.0/24")).collect(),
-                ..options.clone()
-            },
+            AgentOptions { clusterset_cidrs: (0..5).map(|i| format!("10.97.{i}.0/24")).collect(), ..options.clone() },
             &["CIDR"],
         ),
     ];

@@ -84,7 +84,8 @@ fn the_newest_are_remembered_however_many_there_were() {
     let to = Kind::V4.vip(1);
     let count = scaled(700, 400);
     world.client().run(|| {
-        let (open, connect) = (|| sockets::tcp(to, false), |socket: &OwnedFd| rustix::net::connect(socket, &to).unwrap());
+        let (open, connect) =
+            (|| sockets::tcp(to, false), |socket: &OwnedFd| rustix::net::connect(socket, &to).unwrap());
         fill(open, connect);
         let held = spread(count, ENTRIES, &mut BTreeSet::new(), open);
         held.iter().for_each(connect);

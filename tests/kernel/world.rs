@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcs_tests::agent::{Agent, AgentOptions};
-use mcs_tests::identity::{self, Listen, Protocol, Server};
+use mcs_tests::identity::{Listen, Protocol, Server};
 use mcs_tests::{Family, Fleet, Node, Place, Pod, addresses, manifest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
@@ -107,11 +107,6 @@ impl World {
     /// A service of both families and transports in front of pods, in a file of its name: `vip(_, number)` leads to it.
     pub(crate) fn put_service<'a>(&self, name: &str, number: u16, pods: impl IntoIterator<Item = &'a Pod>) {
         self.put(name, &manifest::service(name, vips(number), PORT, TARGET, pods));
-    }
-
-    /// Asks from the client, over a new socket.
-    pub(crate) fn ask(&self, protocol: Protocol, to: SocketAddr) -> std::io::Result<String> {
-        identity::ask(self.client(), protocol, to)
     }
 
     /// Who answers the client, of so many new flows.

@@ -29,7 +29,7 @@ impl fmt::Display for Table {
                 if column == last {
                     writeln!(f, "{cell}")?;
                 } else {
-                    write!(f, "{cell:width$}   ")?;
+                    write!(f, "{cell:width$}  ")?;
                 }
             }
         }

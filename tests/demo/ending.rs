@@ -86,11 +86,11 @@ pub(crate) fn remember(fleet: &Fleet) -> Result<()> {
 
 /// The last step.
 pub(crate) fn remove(stage: Stage, screen: &mut Screen) -> Result<()> {
-    screen.step("Clean up", &["Servers and agents end, `mcs detach` on each node, then namespaces and cgroups."])?;
+    screen.step("Clean up", &["Servers and agents end, `mcs detach` on each node, namespaces, cgroups."])?;
     drop(stage);
     let left = TRACES.get().map_or(Ok(Vec::new()), Traces::left)?;
     let what = if left.is_empty() {
-        "nothing is left: no namespace, no cgroup, no pinned program or map, no file".to_owned()
+        "nothing is left: no namespace, cgroup, pinned program or map, file".to_owned()
     } else {
         format!("still there: {}", left.join(" "))
     };

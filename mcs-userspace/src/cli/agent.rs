@@ -112,7 +112,7 @@ impl Agent {
             log_format,
             capacity,
         } = self;
-        log_to_stderr(log_format);
+        log_to_stderr(log_format, ebpf_log);
         let cgroup = cgroup.map_or_else(cgroup2_root, Ok)?;
         let cidrs: Vec<IpNet> = clusterset_cidr.iter().map(IpNet::trunc).collect();
         let config = Config {
@@ -166,8 +166,10 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// Whoever has the programs log wants to read it, so their level counts unless `MCS_LOG` says otherwise.
+fn log_to_stderr(format: LogFormat, programs: Level) {
+    let programs = programs.to_possible_value().map_or_else(String::new, |level| format!(",mcs_ebpf={}", level.get_name()));
+    let filter = EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new(format!("info{programs}")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

@@ -33,12 +33,14 @@ impl Runs {
         self.quantile(0.5)
     }
 
-    /// The value that a part `q` of the runs is below, by nearest rank.
+    /// The value that a part `q` of the runs is below, interpolated between the two runs around it.
     pub(crate) fn quantile(&self, q: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable_by(f64::total_cmp);
-        let rank = (q * (sorted.len().saturating_sub(1)) as f64).round();
-        sorted.get(rank as usize).copied().unwrap_or(f64::NAN)
+        let rank = q * sorted.len().saturating_sub(1) as f64;
+        let at = |rank: f64| sorted.get(rank as usize).copied().unwrap_or(f64::NAN);
+        let (below, above) = (at(rank.floor()), at(rank.ceil()));
+        below + (above - below) * rank.fract()
     }
 
     pub(crate) fn max(&self) -> f64 {
@@ -197,4 +199,31 @@ pub(crate) fn ratio(value: f64) -> String {
 /// Quartiles.
 pub(crate) fn quartiles([low, high]: [f64; 2]) -> String {
     format!("{}–{}", digits(low), digits(high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_the_runs() {
+        let runs = Runs(vec![4.0, 1.0, 3.0, 2.0]);
+        assert_eq!((runs.median(), runs.max(), runs.quantile(0.0)), (2.5, 4.0, 1.0));
+        assert!(Runs::default().median().is_nan());
+        assert!(!at_most("nothing measured", Runs::default().median(), 1.0, "").met);
+    }
+
+    #[test]
+    fn ratios_and_differences_are_of_the_same_round() {
+        let (a, b) = (Runs(vec![2.0, 20.0, 200.0]), Runs(vec![1.0, 10.0, 100.0]));
+        let figure = a.figure_against("a", "ns", &b);
+        assert_eq!((figure.value, figure.baseline, figure.ratio), (20.0, Some(10.0), Some(2.0)));
+        assert_eq!(a.over(&b).median(), 10.0);
+    }
+
+    #[test]
+    fn numbers_have_the_digits_that_mean_something() {
+        let texts = [0.123_4, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0, -2345.0].map(digits);
+        assert_eq!(texts, ["0.12", "1.23", "12.3", "123", "1 234", "1 234 567", "-2 345"]);
+    }
 }

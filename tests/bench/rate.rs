@@ -15,7 +15,7 @@ use crate::requests::{Server, measure};
 use crate::turns::{in_turn, runs};
 
 pub(crate) fn run(size: Size) -> Result<Found> {
-    let (pairs, lasting) = if size == Size::Quick { (3, 300) } else { (15, 700) };
+    let (pairs, lasting) = if size == Size::Quick { (3, 300) } else { (12, 600) };
     let network = Network::build(1)?;
     let _server = Server::start(network.server(), RATE_PORT)?;
     let mut found = Found::default();

@@ -39,7 +39,7 @@ impl World {
             cidrs,
         };
         let programmer = Programmer::new(node, maps).context("take over the maps")?;
-        Ok(Self { dataplane: dataplane, programmer, pins })
+        Ok(Self { dataplane, programmer, pins })
     }
 
     /// Has events programmed and says how long that took; everything must have fitted.

@@ -83,7 +83,7 @@ fn change(world: &mut World, load: Load, number: u16) -> Result<f64> {
     let names = Names::default();
     let service = (u32::from(number) * 7919 % u32::from(load.services)) as u16;
     let mut slice = load.slices(&names, service, Family::V4).next().context("change: a service without slices")?;
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         slice.endpoints.pop();
     } else if let Some(endpoint) = slice.endpoints.first_mut() {
         endpoint.addr = Addr::from(load_address(Family::V4, 15_000_000 + u32::from(number)));

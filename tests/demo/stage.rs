@@ -95,8 +95,8 @@ impl Stage {
         screen.step(
             "Services that span both clusters",
             &[
-                "ServiceImports and each cluster's EndpointSlices, renamed into the directory",
-                "the agents watch (--source dir:). In Kubernetes the API server has them.",
+                "ServiceImports and each cluster's EndpointSlices, renamed into the folder",
+                "that the agents watch (--source dir:). In Kubernetes the API server has them.",
             ],
         )?;
         let a_and_b = self.pod_names(&["a", "b"]).join(" ");

@@ -96,7 +96,7 @@ impl Stage {
             "Services that span both clusters",
             &[
                 "ServiceImports and each cluster's EndpointSlices, renamed into the folder",
-                "that the agents watch (--source dir:). In Kubernetes the API server has them.",
+                "the agents watch (--source dir:). In Kubernetes the API server has them.",
             ],
         )?;
         let a_and_b = self.pod_names(&["a", "b"]).join(" ");

@@ -114,7 +114,7 @@ impl fmt::Display for Answer {
         if self.services.is_empty() {
             return writeln!(f, "no services are programmed");
         }
-        let header = ["NAMESPACE", "NAME", "CLUSTERSETIP", "CLUSTERS", "ENDPOINTS", "CONNECTIONS", "REFUSED"];
+        let header = ["NAMESPACE", "NAME", "CLUSTERSETIP", "CLUSTERS", "ENDPOINTS", "CONNS", "REFUSED"];
         let mut table = Table::new(&header);
         for service in &self.services {
             let address = service.cluster_set_ip.parse().map_or_else(

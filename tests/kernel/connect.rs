@@ -184,3 +184,22 @@ fn sockets_outside_the_cgroup_are_left_alone() {
         }
     }
 }
+
+/// Programs that ask for Multipath TCP (Go's may) get a backend as all others do. What they see of it is the backend: the
+/// kernel connects by a second socket behind theirs, whose cookie is not the one that `getpeername` is asked with.
+#[test]
+fn a_multipath_tcp_socket_is_translated_and_shows_its_backend() {
+    require_root!();
+    let world = World::web();
+    for kind in Kind::ALL {
+        let to = kind.vip(1);
+        world.client().run(|| {
+            let Some(socket) = sockets::mptcp(to) else { return };
+            rustix::net::connect(&socket, &to).unwrap();
+            let mut connection = Connection::greet(TcpStream::from(socket)).unwrap();
+            connection.echo(b"x").unwrap();
+            let backend = world.fleet.pod(&connection.backend).socket(kind.family(), TARGET);
+            assert_eq!(connection.stream.peer_addr().unwrap(), kind.address(backend), "{kind:?}");
+        });
+    }
+}

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use mcs_tests::Family;
 use mcs_tests::identity::{self, Connection, Protocol};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::world::{PATIENCE, vip};
 
@@ -87,6 +88,17 @@ pub(crate) fn tcp(to: SocketAddr, nonblocking: bool) -> OwnedFd {
     let mut flags = SocketFlags::CLOEXEC;
     flags.set(SocketFlags::NONBLOCK, nonblocking);
     rustix::net::socket_with(family, SocketType::STREAM, flags, None).unwrap()
+}
+
+/// A Multipath TCP socket; none where the kernel has no such.
+pub(crate) fn mptcp(to: SocketAddr) -> Option<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let result = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::MPTCP));
+    match result {
+        Ok(socket) => Some(socket),
+        Err(Errno::PROTONOSUPPORT | Errno::INVAL | Errno::NOPROTOOPT) => None,
+        Err(error) => panic!("Multipath TCP socket: {error}"),
+    }
 }
 
 /// Waits until a connect that does not block has come to an end, and gives its result.

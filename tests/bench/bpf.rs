@@ -15,6 +15,8 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 const BPF_ENABLE_STATS: libc::c_long = 32;
 
 /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
@@ -159,6 +161,42 @@ fn pinned(path: &Path) -> Result<OwnedFd> {
     let mut attr = Attr { pathname: name.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: the string outlives the call.
     unsafe { bpf(BPF_OBJ_GET, &mut attr) }.with_context(|| format!("{}: open the pin", path.display()))
+}
+
+/// How many programs are attached to connect hooks by links, on the whole machine.
+pub(crate) fn connect_links() -> Result<usize> {
+    #[repr(C)]
+    struct Attr {
+        id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    let mut attr = Attr { id: 0, next_id: 0, open_flags: 0 };
+    let mut found = 0;
+    loop {
+        // SAFETY: no pointers. This command alone returns no descriptor, but 0, and writes `next_id`.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_LINK_GET_NEXT_ID, std::ptr::from_mut(&mut attr), size_of::<Attr>())
+        };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::ENOENT) {
+                Ok(found)
+            } else {
+                Err(error).context("list links")
+            };
+        }
+        attr = Attr { id: attr.next_id, next_id: 0, open_flags: 0 };
+        // SAFETY: no pointers. A link may be gone by now.
+        if let Ok(link) = unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut attr) }
+            && let Ok(info) = fdinfo(&link)
+            && let Some(hook) = number(&info, "attach_type")
+            && [Hook::Connect4 as u64, Hook::Connect6 as u64].contains(&hook)
+            && info.contains("cgroup_id")
+        {
+            found += 1;
+        }
+    }
 }
 
 /// Kernel memory of all maps that are pinned in a directory, in bytes.

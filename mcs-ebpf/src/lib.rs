@@ -217,11 +217,7 @@ impl SlotIds {
     #[inline(always)]
     #[must_use]
     pub const fn unpack(ids: u64) -> Self {
-        Self {
-            alias: ids as u32 & 0xf_ffff,
-            source: (ids >> 20) as u32 & 0xf_ffff,
-            member: (ids >> 40) as u32,
-        }
+        Self { alias: ids as u32 & 0xf_ffff, source: (ids >> 20) as u32 & 0xf_ffff, member: (ids >> 40) as u32 }
     }
 
     /// To [`Slot::ids`].
@@ -433,8 +429,22 @@ mod pod {
     }
 
     pod!(
-        Config, Frontend, ServiceRow, Slot, MemberRow, SourceRow, ServiceName, UdpFlow, MemberRef, UdpOrigin, AffinityKey,
-        AffinityEntry, AgentRow, RuleKey, sockets::Entry, sockets::Set,
+        Config,
+        Frontend,
+        ServiceRow,
+        Slot,
+        MemberRow,
+        SourceRow,
+        ServiceName,
+        UdpFlow,
+        MemberRef,
+        UdpOrigin,
+        AffinityKey,
+        AffinityEntry,
+        AgentRow,
+        RuleKey,
+        sockets::Entry,
+        sockets::Set,
     );
 }
 

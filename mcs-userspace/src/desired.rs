@@ -112,8 +112,7 @@ fn service(
     addr: Addr,
     port: &ImportPort,
 ) -> (Service, Option<Problem>) {
-    let frontend =
-        Frontend { addr, port_be: PortBe::new(port.port), protocol: port.protocol.number(), zero: 0 };
+    let frontend = Frontend { addr, port_be: PortBe::new(port.port), protocol: port.protocol.number(), zero: 0 };
     let (mut candidates, problem) = candidates(ctx, import, state, clusters, addr, port);
     let sources = sources(clusters, &candidates);
 
@@ -122,8 +121,7 @@ fn service(
         .as_ref()
         .map(|shares| clusters.iter().map(|cluster| shares.get(cluster).copied().unwrap_or(0)).collect());
     let counts = |c: &Candidate<'_>| {
-        shares.as_ref().is_none_or(|shares| shares[c.cluster] > 0)
-            && (!import.local_only || is_here(ctx, clusters, c))
+        shares.as_ref().is_none_or(|shares| shares[c.cluster] > 0) && (!import.local_only || is_here(ctx, clusters, c))
     };
     narrow(&mut candidates, |c| counts(c) && c.endpoint.ready);
     if !candidates.iter().any(|c| c.usable) {
@@ -191,9 +189,13 @@ fn candidates<'a>(
     for (slice, port) in served {
         let Ok(cluster) = clusters.binary_search(&slice.cluster) else { continue };
         let of_family = slice.endpoints.iter().filter(|e| e.addr.is_v4() == vip.is_v4() && !ctx.is_frontends(e.addr));
-        found.extend(
-            of_family.map(|endpoint| Candidate { cluster, addr: endpoint.addr, port, endpoint, usable: false }),
-        );
+        found.extend(of_family.map(|endpoint| Candidate {
+            cluster,
+            addr: endpoint.addr,
+            port,
+            endpoint,
+            usable: false,
+        }));
     }
     found.sort_unstable_by_key(|c| (c.addr, c.port, c.rank()));
     let mut twice = None;

@@ -134,8 +134,7 @@ fn shares_of_table(table: impl ExactSizeIterator<Item = (u32, u32)>) -> Vec<u64>
 pub fn as_dumped(mut service: Service) -> Service {
     let weights: Vec<u64> = service.backends.iter().map(|b| b.weight).filter(|w| *w > 0).collect();
     let alike = weights.iter().all(|w| *w == weights[0]);
-    let shares =
-        if alike { vec![1; weights.len()] } else { shares_of_table(pick::alias_table(&weights).into_iter()) };
+    let shares = if alike { vec![1; weights.len()] } else { shares_of_table(pick::alias_table(&weights).into_iter()) };
     for (backend, share) in service.backends.iter_mut().filter(|b| b.weight > 0).zip(shares) {
         backend.weight = share;
     }

@@ -16,10 +16,10 @@ use aya::maps::{HashMap, MapData};
 use futures::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mcs_ebpf::{Addr, RuleKey};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::{Handle, RouteMessageBuilder};
 use tracing::info;
 

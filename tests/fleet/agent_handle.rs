@@ -55,10 +55,7 @@ fn an_agent_is_started_killed_restarted_stopped_and_removed() {
                   --clusterset-cidr fd00:97::/112 --cgroup ";
     assert!(agent.log_text().contains(called), "{}", agent.log_text());
     assert!(
-        agent.mcs_json(&["services"]).unwrap()["called"]
-            .as_str()
-            .unwrap()
-            .starts_with("services -o json --pin-dir ")
+        agent.mcs_json(&["services"]).unwrap()["called"].as_str().unwrap().starts_with("services -o json --pin-dir ")
     );
 
     let first = agent.pid().unwrap();
@@ -86,21 +83,13 @@ fn an_agent_that_ends_at_once_is_reported_with_what_it_said() {
     let fleet = Fleet::builder().build().unwrap();
     let node = fleet.node("a1");
     let mut options = AgentOptions::new(&fleet, node, "/manifests");
-    options.binary = Some(script(
-        &fleet,
-        "#!/bin/sh\n[ $1 = status ] && exec sleep 20\necho 'no such flag' >&2\nexit 2\n",
-    ));
+    options.binary =
+        Some(script(&fleet, "#!/bin/sh\n[ $1 = status ] && exec sleep 20\necho 'no such flag' >&2\nexit 2\n"));
     let start = Instant::now();
     let error = Agent::start_ready(&fleet, node, options).err().unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "does not wait for `status` to give up"
-    );
+    assert!(start.elapsed() < Duration::from_secs(10), "does not wait for `status` to give up");
     let error = format!("{error:#}");
-    assert!(
-        error.contains("agent on a1: it ended: exit status: 2") && error.contains("no such flag"),
-        "{error}"
-    );
+    assert!(error.contains("agent on a1: it ended: exit status: 2") && error.contains("no such flag"), "{error}");
 }
 
 #[test]

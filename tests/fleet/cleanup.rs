@@ -18,12 +18,7 @@ fn left_of(id: &str) -> Vec<String> {
     let cgroups = mcs_tests::cgroup::root().unwrap().to_owned();
     let (whole, part) = (format!("mcs-{id}"), format!("mcs-{id}-"));
     let mut left = Vec::new();
-    for dir in [
-        Path::new("/var/run/netns"),
-        Path::new("/sys/fs/bpf"),
-        &cgroups,
-        &std::env::temp_dir(),
-    ] {
+    for dir in [Path::new("/var/run/netns"), Path::new("/sys/fs/bpf"), &cgroups, &std::env::temp_dir()] {
         let names = fs::read_dir(dir).into_iter().flatten();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         left.extend(names.filter(|name| name == &whole || name.starts_with(&part)));
@@ -44,31 +39,16 @@ fn runs(pid: u32) -> bool {
 #[test]
 fn dropping_a_fleet_ends_all_that_runs_in_it() {
     require_root!();
-    let fleet = Fleet::builder()
-        .clusters(2)
-        .nodes(2)
-        .pods(2)
-        .build()
-        .unwrap();
+    let fleet = Fleet::builder().clusters(2).nodes(2).pods(2).build().unwrap();
     let id = fleet.id().to_string();
-    assert!(
-        left_of(&id).len() >= 14,
-        "13 namespaces, a cgroup, a folder: {:?}",
-        left_of(&id)
-    );
+    assert!(left_of(&id).len() >= 14, "13 namespaces, a cgroup, a folder: {:?}", left_of(&id));
     let child = fleet.pod("b2p2").spawn(sleeper()).unwrap();
     let thread = Server::start(fleet.pod("a1p1"), "x", &Listen::port(80)).unwrap();
     let process = Server::start_process(fleet.pod("a1p2"), "y", &Listen::port(80)).unwrap();
     // A grandchild that its parent left: nobody has a handle of it, but its cgroup does.
     let mut shell = Command::new("sh");
     shell.args(["-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]);
-    let orphan: u32 = fleet
-        .node("a1")
-        .stdout(shell)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let orphan: u32 = fleet.node("a1").stdout(shell).unwrap().trim().parse().unwrap();
     assert!(runs(child.id()) && runs(orphan));
     let pid = child.id();
     let start = Instant::now();
@@ -104,16 +84,12 @@ fn fleets_live_side_by_side() {
     let _two = Server::start(two.pod("a1p1"), "two", &Listen::port(80)).unwrap();
     for (fleet, name) in [(&one, "one"), (&two, "two")] {
         let to = fleet.pod("a1p1").socket(mcs_tests::Family::V4, 80);
-        let said =
-            mcs_tests::identity::ask(fleet.node("a1"), mcs_tests::identity::Protocol::Tcp, to);
+        let said = mcs_tests::identity::ask(fleet.node("a1"), mcs_tests::identity::Protocol::Tcp, to);
         assert_eq!(said.unwrap(), name);
     }
     Fleet::sweep().unwrap();
     drop(one);
-    assert!(
-        !left_of(&two.id().to_string()).is_empty(),
-        "its owner lives"
-    );
+    assert!(!left_of(&two.id().to_string()).is_empty(), "its owner lives");
 }
 
 #[test]
@@ -125,10 +101,7 @@ fn a_killed_process_leaves_a_fleet_that_the_next_one_sweeps() {
     victim.wait().unwrap();
     let end = Instant::now() + Duration::from_secs(5);
     while runs(child) {
-        assert!(
-            Instant::now() < end,
-            "children end with the process that started them"
-        );
+        assert!(Instant::now() < end, "children end with the process that started them");
         std::thread::sleep(Duration::from_millis(5));
     }
     // Another test's sweep may be first.
@@ -152,15 +125,10 @@ fn ctrl_c_removes_the_fleet_and_ends_the_process() {
 fn start_victim() -> (std::process::Child, String, u32) {
     use std::io::BufRead as _;
     let mut command = Command::new("/proc/self/exe");
-    command
-        .args(["cleanup::victim", "--exact", "--nocapture"])
-        .env(VICTIM, "1")
-        .stdout(Stdio::piped());
+    command.args(["cleanup::victim", "--exact", "--nocapture"]).env(VICTIM, "1").stdout(Stdio::piped());
     let mut victim = command.spawn().unwrap();
     let lines = std::io::BufReader::new(victim.stdout.take().unwrap()).lines();
-    let said = lines
-        .map(Result::unwrap)
-        .find_map(|line| line.split_once("fleet ").map(|(_, rest)| rest.to_owned()));
+    let said = lines.map(Result::unwrap).find_map(|line| line.split_once("fleet ").map(|(_, rest)| rest.to_owned()));
     let said = said.unwrap();
     let (id, child) = said.split_once(' ').unwrap();
     (victim, id.to_owned(), child.parse().unwrap())

@@ -17,20 +17,8 @@ fn programs_on_a_nodes_cgroup_cover_its_pods_and_no_other_node() {
     let _link = refuse_connect4(fleet.node("a1").cgroup()).unwrap();
     for place in places(&fleet) {
         let covered = place.name() == "a1" || place.name() == "a1p1";
-        assert_eq!(
-            connect(place, Family::V4),
-            if covered {
-                libc::EPERM
-            } else {
-                libc::ECONNREFUSED
-            },
-            "{place:?}"
-        );
-        assert_eq!(
-            connect(place, Family::V6),
-            libc::ECONNREFUSED,
-            "{place:?}: another hook"
-        );
+        assert_eq!(connect(place, Family::V4), if covered { libc::EPERM } else { libc::ECONNREFUSED }, "{place:?}");
+        assert_eq!(connect(place, Family::V6), libc::ECONNREFUSED, "{place:?}: another hook");
     }
     // Threads of this process that are in no place.
     assert_eq!(connect_here(Family::V4), libc::ECONNREFUSED);
@@ -56,10 +44,7 @@ fn children_and_their_sockets_are_in_their_place() {
         cat.arg("/proc/self/cgroup");
         let said = place.stdout(cat).unwrap();
         let inside = place.cgroup().strip_prefix(root).unwrap().to_str().unwrap();
-        assert!(
-            said.lines().any(|line| line == format!("0::/{inside}")),
-            "{place:?}: {said}"
-        );
+        assert!(said.lines().any(|line| line == format!("0::/{inside}")), "{place:?}: {said}");
 
         let mut addresses = Command::new("ip");
         addresses.args(["-brief", "address"]);
@@ -85,10 +70,7 @@ fn a_socket_stays_covered_when_another_thread_uses_it() {
 }
 
 fn places(fleet: &Fleet) -> impl Iterator<Item = &Place> {
-    fleet
-        .pods()
-        .map(|pod| &**pod)
-        .chain(fleet.nodes().iter().map(|node| &**node))
+    fleet.pods().map(|pod| &**pod).chain(fleet.nodes().iter().map(|node| &**node))
 }
 
 fn connect(place: &Place, family: Family) -> i32 {

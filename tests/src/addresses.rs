@@ -122,10 +122,7 @@ pub(crate) fn all_further(family: Family) -> Prefix {
 pub fn cluster_cidr(family: Family, cluster: u8) -> Prefix {
     match family {
         Family::V4 => (Ipv4Addr::new(10, 20 + cluster, 0, 0).into(), 16),
-        Family::V6 => (
-            Ipv6Addr::new(0xfd00, 0x20, cluster.into(), 0, 0, 0, 0, 0).into(),
-            48,
-        ),
+        Family::V6 => (Ipv6Addr::new(0xfd00, 0x20, cluster.into(), 0, 0, 0, 0, 0).into(), 48),
     }
 }
 
@@ -133,17 +130,7 @@ pub fn cluster_cidr(family: Family, cluster: u8) -> Prefix {
 pub fn node(family: Family, cluster: u8, node: u8) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(172, 31, cluster, 10 + node).into(),
-        Family::V6 => Ipv6Addr::new(
-            0xfd00,
-            0x31,
-            cluster.into(),
-            0,
-            0,
-            0,
-            0,
-            0x10 + u16::from(node),
-        )
-        .into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x31, cluster.into(), 0, 0, 0, 0, 0x10 + u16::from(node)).into(),
     }
 }
 
@@ -151,10 +138,7 @@ pub fn node(family: Family, cluster: u8, node: u8) -> IpAddr {
 pub fn node_cidr(family: Family, cluster: u8, node: u8) -> Prefix {
     match family {
         Family::V4 => (Ipv4Addr::new(10, 20 + cluster, node, 0).into(), 24),
-        Family::V6 => (
-            Ipv6Addr::new(0xfd00, 0x20, cluster.into(), node.into(), 0, 0, 0, 0).into(),
-            64,
-        ),
+        Family::V6 => (Ipv6Addr::new(0xfd00, 0x20, cluster.into(), node.into(), 0, 0, 0, 0).into(), 64),
     }
 }
 
@@ -162,17 +146,7 @@ pub fn node_cidr(family: Family, cluster: u8, node: u8) -> Prefix {
 pub fn pod(family: Family, cluster: u8, node: u8, pod: u8) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(10, 20 + cluster, node, pod).into(),
-        Family::V6 => Ipv6Addr::new(
-            0xfd00,
-            0x20,
-            cluster.into(),
-            node.into(),
-            0,
-            0,
-            0,
-            pod.into(),
-        )
-        .into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x20, cluster.into(), node.into(), 0, 0, 0, pod.into()).into(),
     }
 }
 
@@ -182,24 +156,8 @@ pub(crate) fn further(family: Family, cluster: u8, node: u8, pod: u8) -> Option<
         return None;
     }
     Some(match family {
-        Family::V4 => (
-            Ipv4Addr::new(100, 64 + cluster, 16 * (node - 1) + pod, 0).into(),
-            24,
-        ),
-        Family::V6 => (
-            Ipv6Addr::new(
-                0xfd00,
-                0x64,
-                cluster.into(),
-                node.into(),
-                pod.into(),
-                0,
-                0,
-                0,
-            )
-            .into(),
-            120,
-        ),
+        Family::V4 => (Ipv4Addr::new(100, 64 + cluster, 16 * (node - 1) + pod, 0).into(), 24),
+        Family::V6 => (Ipv6Addr::new(0xfd00, 0x64, cluster.into(), node.into(), pod.into(), 0, 0, 0).into(), 120),
     })
 }
 
@@ -223,14 +181,8 @@ mod tests {
         assert_eq!(pod(Family::V6, 1, 2, 3).to_string(), "fd00:20:1:2::3");
         assert_eq!(clusterset_ip(Family::V4, 258).to_string(), "10.97.1.2");
         assert_eq!(clusterset_cidrs(), ["10.97.0.0/16", "fd00:97::/112"]);
-        assert_eq!(
-            numbered(further(Family::V4, 2, 2, 3).unwrap(), 7).to_string(),
-            "100.66.19.7"
-        );
-        assert_eq!(
-            numbered(further(Family::V6, 2, 2, 3).unwrap(), 7).to_string(),
-            "fd00:64:2:2:3::7"
-        );
+        assert_eq!(numbered(further(Family::V4, 2, 2, 3).unwrap(), 7).to_string(), "100.66.19.7");
+        assert_eq!(numbered(further(Family::V6, 2, 2, 3).unwrap(), 7).to_string(), "fd00:64:2:2:3::7");
     }
 
     #[test]

@@ -51,10 +51,7 @@ impl Agent {
     /// Starts an agent and does not wait for it to be ready.
     pub fn start(fleet: &Fleet, node: &Node, options: AgentOptions) -> Result<Self> {
         mount_bpffs()?;
-        let parent = options
-            .pin_dir
-            .parent()
-            .context("start agent: its pin directory has no parent")?;
+        let parent = options.pin_dir.parent().context("start agent: its pin directory has no parent")?;
         fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
         let binary = match &options.binary {
             Some(binary) => binary.clone(),
@@ -63,14 +60,7 @@ impl Agent {
         let log = fleet.dir("logs")?.join(format!("{}.log", node.name()));
         let place = Place::clone(node);
         let (process, gone) = (Mutex::default(), Mutex::new(false));
-        let core = Arc::new(Core {
-            place,
-            options,
-            binary,
-            log,
-            process,
-            gone,
-        });
+        let core = Arc::new(Core { place, options, binary, log, process, gone });
         node.registry().add(&core);
         let agent = Self { core };
         agent.start_process(None)?;
@@ -96,14 +86,7 @@ impl Agent {
     }
 
     fn start_process(&self, binary: Option<&Path>) -> Result<()> {
-        let Core {
-            place,
-            options,
-            binary: usual,
-            log,
-            process,
-            gone,
-        } = &*self.core;
+        let Core { place, options, binary: usual, log, process, gone } = &*self.core;
         let command = quiet(options.command(binary.unwrap_or(usual)));
         // Locked until it is there, so that the fleet's end, if it comes now, finds it or keeps it from starting.
         let mut process = lock(process);
@@ -124,9 +107,7 @@ impl Agent {
 
     /// How it ended, if it has ended by itself.
     pub fn ended(&self) -> Result<Option<ExitStatus>> {
-        lock(&self.core.process)
-            .as_ref()
-            .map_or(Ok(None), Child::try_wait)
+        lock(&self.core.process).as_ref().map_or(Ok(None), Child::try_wait)
     }
 
     /// Waits until the agent that runs now has all objects in the kernel: `mcs status --wait`.
@@ -139,10 +120,7 @@ impl Agent {
         let name = self.core.place.name();
         let wait = format!("{}s", limit.as_secs().max(1));
         let mut command = self.core.verb(&["status", "--wait", &wait]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let status = self.core.place.spawn(command)?;
         while status.try_wait()?.is_none() {
             if let Some(status) = self.ended()? {
@@ -170,14 +148,8 @@ impl Agent {
     pub fn mcs_json(&self, arguments: &[&str]) -> Result<Value> {
         let output = self.mcs(&[arguments, &["-o", "json"]].concat())?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "mcs {arguments:?}: {}: {}",
-            output.status,
-            said.trim()
-        );
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("mcs {arguments:?}: parse what it prints"))
+        ensure!(output.status.success(), "mcs {arguments:?}: {}: {}", output.status, said.trim());
+        serde_json::from_slice(&output.stdout).with_context(|| format!("mcs {arguments:?}: parse what it prints"))
     }
 
     /// Kills it with SIGKILL. Programs and maps stay.
@@ -188,17 +160,11 @@ impl Agent {
     /// Asks it to stop with SIGTERM and waits. Programs and maps stay.
     pub fn stop(&self) -> Result<ExitStatus> {
         let name = self.core.place.name();
-        let mut child = lock(&self.core.process)
-            .take()
-            .with_context(|| format!("stop agent on {name}: none runs"))?;
+        let mut child = lock(&self.core.process).take().with_context(|| format!("stop agent on {name}: none runs"))?;
         child.signal(Signal::TERM)?;
         let status = child.wait_for(STOP_LIMIT)?;
-        status.with_context(|| {
-            format!(
-                "stop agent on {name}: it did not end within {STOP_LIMIT:?}: {}",
-                self.log_tail()
-            )
-        })
+        status
+            .with_context(|| format!("stop agent on {name}: it did not end within {STOP_LIMIT:?}: {}", self.log_tail()))
     }
 
     /// Starts it again: after [`kill9`](Self::kill9) or [`stop`](Self::stop), or in place of the one that runs, which is
@@ -248,11 +214,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!(
-                "--- agent on {}:\n{}\n---",
-                self.core.place.name(),
-                self.log_tail()
-            );
+            eprintln!("--- agent on {}:\n{}\n---", self.core.place.name(), self.log_tail());
         }
         self.core.stop();
     }
@@ -261,10 +223,7 @@ impl Drop for Agent {
 impl Core {
     fn verb(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command
-            .args(arguments)
-            .arg("--pin-dir")
-            .arg(&self.options.pin_dir);
+        command.args(arguments).arg("--pin-dir").arg(&self.options.pin_dir);
         command
     }
 
@@ -284,10 +243,7 @@ impl Stop for Core {
         let name = self.place.name();
         match self.mcs(&["detach"]) {
             Ok(output) if !output.status.success() && self.options.pin_dir.exists() => {
-                eprintln!(
-                    "detach agent on {name}: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
+                eprintln!("detach agent on {name}: {}", String::from_utf8_lossy(&output.stderr).trim());
             }
             Ok(_) => {}
             Err(error) => eprintln!("detach agent on {name}: {error:#}"),
@@ -307,8 +263,7 @@ pub fn mount_bpffs() -> Result<()> {
         return Ok(());
     }
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("bpf", BPFFS, "bpf", flags, None)
-        .with_context(|| format!("mount bpffs on {BPFFS}"))
+    rustix::mount::mount("bpf", BPFFS, "bpf", flags, None).with_context(|| format!("mount bpffs on {BPFFS}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -46,10 +46,7 @@ fn cgroup2_mount_point(line: &str) -> Option<PathBuf> {
 /// on a systemd machine it starts in a slice.
 pub(crate) fn join_root() -> Result<()> {
     let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let own = own
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .unwrap_or("/");
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     // A process with threads in a fleet shows the fleet's cgroup here when asked from such a thread.
     if own == "/" || own.starts_with("/mcs-") {
         return Ok(());
@@ -61,14 +58,12 @@ pub(crate) fn join_root() -> Result<()> {
 /// Makes one threaded cgroup; its parent is the root or a threaded one.
 pub(crate) fn create(path: &Path) -> Result<()> {
     fs::create_dir(path).with_context(|| format!("create cgroup {}", path.display()))?;
-    fs::write(path.join("cgroup.type"), "threaded")
-        .with_context(|| format!("make cgroup {} threaded", path.display()))
+    fs::write(path.join("cgroup.type"), "threaded").with_context(|| format!("make cgroup {} threaded", path.display()))
 }
 
 /// Moves the calling thread, and no other, into a cgroup.
 pub(crate) fn enter(path: &Path) -> Result<()> {
-    fs::write(path.join("cgroup.threads"), "0")
-        .with_context(|| format!("enter cgroup {}", path.display()))
+    fs::write(path.join("cgroup.threads"), "0").with_context(|| format!("enter cgroup {}", path.display()))
 }
 
 /// Kills every process but our own that sits in the cgroup or below, and removes them all. Nothing is there: no error.
@@ -128,17 +123,10 @@ mod tests {
     #[test]
     fn mount_point_is_found_in_hybrid_and_unified_tables() {
         let hybrid = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-        let shared =
-            "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
+        let shared = "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
         let v1 = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu";
-        assert_eq!(
-            cgroup2_mount_point(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
-        assert_eq!(
-            cgroup2_mount_point(shared),
-            Some(PathBuf::from("/sys/fs/cgroup"))
-        );
+        assert_eq!(cgroup2_mount_point(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup2_mount_point(shared), Some(PathBuf::from("/sys/fs/cgroup")));
         assert_eq!(cgroup2_mount_point(v1), None);
     }
 }

@@ -31,11 +31,7 @@ pub struct Launch {
 
 impl Launch {
     pub(crate) fn new(place: Place, command: Command) -> Self {
-        Self {
-            place,
-            command,
-            private_mounts: false,
-        }
+        Self { place, command, private_mounts: false }
     }
 
     /// Gives the program a mount namespace of its own: it sees all mounts of the machine, and what it mounts itself ends
@@ -49,24 +45,16 @@ impl Launch {
     /// Appends what the program writes to standard error to a file.
     pub fn stderr_to(mut self, path: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path);
-        self.command
-            .stderr(file.with_context(|| format!("open {}", path.display()))?);
+        self.command.stderr(file.with_context(|| format!("open {}", path.display()))?);
         Ok(self)
     }
 
     /// Starts it.
     pub fn spawn(self) -> Result<Child> {
-        let Self {
-            place,
-            mut command,
-            private_mounts,
-        } = self;
+        let Self { place, mut command, private_mounts } = self;
         let what = format!("start {:?} in {}", command.get_program(), place.name());
         let procs = place.cgroup().join("cgroup.procs");
-        let procs = File::options()
-            .write(true)
-            .open(&procs)
-            .with_context(|| format!("open {}", procs.display()))?;
+        let procs = File::options().write(true).open(&procs).with_context(|| format!("open {}", procs.display()))?;
         let (netns_fd, procs_fd) = (place.netns().file().as_raw_fd(), procs.as_raw_fd());
         // SAFETY: between fork and exec only system calls are made on descriptors opened before (open until the spawn
         // returned: `place` and `procs` live longer), nothing is allocated and no lock taken.
@@ -79,44 +67,22 @@ impl Launch {
                 if private_mounts {
                     call(libc::unshare(libc::CLONE_NEWNS))?;
                     let (none, root) = (std::ptr::null(), c"/".as_ptr());
-                    call(libc::mount(
-                        none,
-                        root,
-                        none,
-                        libc::MS_REC | libc::MS_PRIVATE,
-                        none.cast(),
-                    ))?;
+                    call(libc::mount(none, root, none, libc::MS_REC | libc::MS_PRIVATE, none.cast()))?;
                 }
                 Ok(())
             });
         }
         let mut process = spawn_on_lasting_thread(command).context(what.clone())?;
         drop(procs);
-        let (stdin, stdout, stderr) = (
-            process.stdin.take(),
-            process.stdout.take(),
-            process.stderr.take(),
-        );
-        let running = Arc::new(Running {
-            what,
-            process: Mutex::new(process),
-        });
+        let (stdin, stdout, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let running = Arc::new(Running { what, process: Mutex::new(process) });
         place.registry().add(&running);
-        Ok(Child {
-            running,
-            stdin,
-            stdout,
-            stderr,
-        })
+        Ok(Child { running, stdin, stdout, stderr })
     }
 }
 
 fn call(result: libc::c_int) -> std::io::Result<()> {
-    if result < 0 {
-        Err(std::io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 type Spawned = std::io::Result<std::process::Child>;
@@ -134,12 +100,8 @@ fn spawn_on_lasting_thread(command: Command) -> Result<std::process::Child> {
         asked
     });
     let (answer, spawned) = mpsc::channel();
-    forker
-        .send((command, answer))
-        .map_err(|_gone| anyhow!("the thread that forks has ended"))?;
-    Ok(spawned
-        .recv()
-        .context("the thread that forks has ended")??)
+    forker.send((command, answer)).map_err(|_gone| anyhow!("the thread that forks has ended"))?;
+    Ok(spawned.recv().context("the thread that forks has ended")??)
 }
 
 /// A program that runs in a place. Dropping it kills and reaps it.
@@ -171,10 +133,7 @@ impl Child {
 
     /// Its exit status, if it has ended.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        self.running
-            .lock()
-            .try_wait()
-            .with_context(|| self.running.what.clone())
+        self.running.lock().try_wait().with_context(|| self.running.what.clone())
     }
 
     /// Waits for its end. Standard input is closed first.
@@ -207,23 +166,13 @@ impl Child {
         self.stdin = None;
         thread::scope(|scope| {
             // Both at once: a program blocks when one pipe is full.
-            let reader = scope.spawn(|| {
-                err.map(|mut pipe| pipe.read_to_end(&mut stderr))
-                    .transpose()
-            });
-            out.map(|mut pipe| pipe.read_to_end(&mut stdout))
-                .transpose()?;
-            reader
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let reader = scope.spawn(|| err.map(|mut pipe| pipe.read_to_end(&mut stderr)).transpose());
+            out.map(|mut pipe| pipe.read_to_end(&mut stdout)).transpose()?;
+            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
         .with_context(|| format!("{}: read its output", self.running.what))?;
         let status = self.wait()?;
-        Ok(Output {
-            status,
-            stdout,
-            stderr,
-        })
+        Ok(Output { status, stdout, stderr })
     }
 }
 
@@ -246,16 +195,11 @@ impl Running {
     fn signal(&self, signal: Signal) -> Result<()> {
         let mut process = self.lock();
         // Under the lock and only if not reaped yet, so that the pid is still the child's.
-        if process
-            .try_wait()
-            .with_context(|| self.what.clone())?
-            .is_some()
-        {
+        if process.try_wait().with_context(|| self.what.clone())?.is_some() {
             return Ok(());
         }
         let pid = Pid::from_child(&process);
-        rustix::process::kill_process(pid, signal)
-            .with_context(|| format!("{}: signal it", self.what))
+        rustix::process::kill_process(pid, signal).with_context(|| format!("{}: signal it", self.what))
     }
 }
 
@@ -271,17 +215,12 @@ impl Stop for Running {
 /// Standard streams for a program whose output nobody needs.
 #[must_use]
 pub fn quiet(mut command: Command) -> Command {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
 /// Where a program lies, looked for in `PATH`, for tests that need one which may not be installed.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }

@@ -42,80 +42,40 @@ struct Core {
 impl Fleet {
     /// One cluster of one node with one pod, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder {
-            clusters: 1,
-            nodes: 1,
-            pods: 1,
-            further_addresses: false,
-            default_route: false,
-        }
+        Builder { clusters: 1, nodes: 1, pods: 1, further_addresses: false, default_route: false }
     }
 
     pub(crate) fn stand(shape: Builder) -> Result<Self> {
         let id = FleetId::next()?;
-        let core = Standing::new(Core {
-            id,
-            registry: Arc::default(),
-            removed: Mutex::new(false),
-        });
+        let core = Standing::new(Core { id, registry: Arc::default(), removed: Mutex::new(false) });
         // From here on an error drops `core`, which removes what was made so far.
         // A signal that comes now waits until all is there that it must remove.
         let removed = lock(&core.removed);
         let built = core.build(&shape);
         drop(removed);
         let (fabric, nodes) = built?;
-        Ok(Self {
-            core,
-            fabric,
-            nodes,
-            shape,
-        })
+        Ok(Self { core, fabric, nodes, shape })
     }
 
     /// Another pod on a node, now. It takes the number after the node's last pod, which a removed one may have had.
     pub fn add_pod(&mut self, node: &str) -> Result<Pod> {
-        let Self {
-            core,
-            fabric,
-            nodes,
-            shape,
-        } = self;
+        let Self { core, fabric, nodes, shape } = self;
         let removed = lock(&core.removed);
         ensure!(!*removed, "add pod: the fleet is removed");
-        let node = nodes
-            .iter_mut()
-            .find(|known| known.name() == node)
-            .context("add pod: no such node")?;
-        let next = node
-            .pods()
-            .iter()
-            .map(|pod| pod.number())
-            .max()
-            .unwrap_or(0)
-            + 1;
-        ensure!(
-            next <= MAX_PODS,
-            "add pod to {}: it has {MAX_PODS}",
-            node.name()
-        );
+        let node = nodes.iter_mut().find(|known| known.name() == node).context("add pod: no such node")?;
+        let next = node.pods().iter().map(|pod| pod.number()).max().unwrap_or(0) + 1;
+        ensure!(next <= MAX_PODS, "add pod to {}: it has {MAX_PODS}", node.name());
         let script = core.furnish(node, |_| String::new(), next..=next, shape)?;
         iproute::batch(fabric, &script)?;
-        node.pods()
-            .last()
-            .cloned()
-            .context("add pod: it is not there")
+        node.pods().last().cloned().context("add pod: it is not there")
     }
 
     /// Takes a pod away with all that runs in it, as when its node's kubelet kills it: its address is unreachable.
     /// Threads of this process in it must have ended.
     pub fn remove_pod(&mut self, name: &str) -> Result<()> {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.pods().iter().any(|pod| pod.name() == name));
-        let pod = node
-            .and_then(|node| node.take_pod(name))
-            .with_context(|| format!("remove pod {name}: no such pod"))?;
+        let node = self.nodes.iter_mut().find(|node| node.pods().iter().any(|pod| pod.name() == name));
+        let pod =
+            node.and_then(|node| node.take_pod(name)).with_context(|| format!("remove pod {name}: no such pod"))?;
         pod.registry().stop_all();
         cgroup::remove_tree(pod.cgroup())?;
         // The link ends with the namespace, which ends later, when the last socket in it has gone. The pod ends now.
@@ -153,9 +113,7 @@ impl Fleet {
 
     /// The clusters' ids.
     pub fn clusters(&self) -> Vec<String> {
-        (1..=self.shape.clusters)
-            .map(topology::cluster_name)
-            .collect()
+        (1..=self.shape.clusters).map(topology::cluster_name).collect()
     }
 
     /// All nodes, cluster by cluster.
@@ -239,34 +197,23 @@ impl Core {
 
         // Nodes are independent of each other: side by side.
         let furnished: Result<Vec<String>> = thread::scope(|scope| {
-            let furnish = |node| {
-                scope.spawn(move || self.furnish(node, topology::node, 1..=shape.pods, shape))
-            };
+            let furnish = |node| scope.spawn(move || self.furnish(node, topology::node, 1..=shape.pods, shape));
             let threads: Vec<_> = nodes.iter_mut().map(furnish).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
         });
         iproute::batch(&fabric, &furnished?.concat())?;
         Ok((fabric, nodes))
     }
 
     fn router(&self, name: &str) -> Result<NetNs> {
-        NetNs::create(
-            &removal::netns_name(&self.id, name),
-            &[&ROUTER_SYSCTLS[..], &SYSCTLS].concat(),
-        )
+        NetNs::create(&removal::netns_name(&self.id, name), &[&ROUTER_SYSCTLS[..], &SYSCTLS].concat())
     }
 
     fn node(&self, spot: NodeSpot) -> Result<Node> {
         let name = spot.name();
         let cgroup = removal::cgroup_of(&self.id)?.join(&name);
         cgroup::create(&cgroup)?;
-        Ok(Node::new(
-            Place::new(&name, self.router(&name)?, cgroup, &self.registry),
-            spot,
-        ))
+        Ok(Node::new(Place::new(&name, self.router(&name)?, cgroup, &self.registry), spot))
     }
 
     /// Runs a script in a node that also makes pods, and returns what the fabric must run for them.
@@ -280,19 +227,13 @@ impl Core {
         let (mut in_node, mut in_fabric) = (script(node.spot()), String::new());
         let mut made = Vec::new();
         for pod in pods {
-            let spot = PodSpot {
-                node: node.spot(),
-                pod,
-            };
+            let spot = PodSpot { node: node.spot(), pod };
             let pod = self.pod(node, spot)?;
             in_node += &topology::node_to_pod(spot, pod.netns().name(), shape.further_addresses);
             if shape.further_addresses {
                 in_fabric += &topology::fabric_to_further(spot);
             }
-            made.push((
-                pod,
-                topology::pod(spot, shape.further_addresses, shape.default_route),
-            ));
+            made.push((pod, topology::pod(spot, shape.further_addresses, shape.default_route)));
         }
         iproute::batch(node.netns(), &in_node)?;
         for (pod, in_pod) in made {

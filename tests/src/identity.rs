@@ -74,23 +74,13 @@ pub struct Listen {
 impl Listen {
     /// TCP and UDP of both families on a port, at any address of the place.
     pub fn port(port: u16) -> Vec<Self> {
-        Family::BOTH
-            .iter()
-            .flat_map(|family| Self::both(SocketAddr::new(family.unspecified(), port)))
-            .collect()
+        Family::BOTH.iter().flat_map(|family| Self::both(SocketAddr::new(family.unspecified(), port))).collect()
     }
 
     /// TCP and UDP at an address. UDP at one of a pod's further addresses must be bound to it, or replies leave from
     /// the pod's first.
     pub fn both(address: SocketAddr) -> Vec<Self> {
-        Protocol::BOTH
-            .iter()
-            .map(|&protocol| Self {
-                protocol,
-                address,
-                name: None,
-            })
-            .collect()
+        Protocol::BOTH.iter().map(|&protocol| Self { protocol, address, name: None }).collect()
     }
 
     /// The same socket, which says another name.
@@ -125,12 +115,9 @@ impl Server {
     pub fn start(place: &Place, name: &str, listen: &[Listen]) -> Result<Self> {
         let what = || format!("start server {name} in {}", place.name());
         let counters = Arc::<Counters>::default();
-        let sockets = place
-            .try_run(|| echo::open(name, listen))?
-            .with_context(what)?;
-        let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .context("make a pipe")
-            .with_context(what)?;
+        let sockets = place.try_run(|| echo::open(name, listen))?.with_context(what)?;
+        let (stopped, stop) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("make a pipe").with_context(what)?;
         let counting = Arc::clone(&counters);
         // Sockets stay in the place where they were opened, so the thread that serves them may run anywhere; outside,
         // it does not keep the place's cgroup busy.
@@ -139,48 +126,26 @@ impl Server {
             .spawn(move || echo::serve(sockets, &stopped, &counting))
             .with_context(what)?;
         let thread = Mutex::new(Some((stop, thread)));
-        Ok(Self::running(
-            place,
-            name,
-            Running {
-                name: name.to_owned(),
-                kind: Kind::Thread { thread, counters },
-            },
-        ))
+        Ok(Self::running(place, name, Running { name: name.to_owned(), kind: Kind::Thread { thread, counters } }))
     }
 
     /// Starts a server as a process in a place. Its sockets are open when this returns.
     pub fn start_process(place: &Place, name: &str, listen: &[Listen]) -> Result<Self> {
-        let process = Process::start(place, name, listen)
-            .with_context(|| format!("start server {name} in {}", place.name()))?;
+        let process =
+            Process::start(place, name, listen).with_context(|| format!("start server {name} in {}", place.name()))?;
         let kind = Kind::Process(Mutex::new(process));
-        Ok(Self::running(
-            place,
-            name,
-            Running {
-                name: name.to_owned(),
-                kind,
-            },
-        ))
+        Ok(Self::running(place, name, Running { name: name.to_owned(), kind }))
     }
 
     /// A server in each of the pods, called like its pod, that listens on a port with both transports and families.
-    pub fn start_in<'a>(
-        pods: impl IntoIterator<Item = &'a crate::Pod>,
-        port: u16,
-    ) -> Result<Vec<Self>> {
-        pods.into_iter()
-            .map(|pod| Self::start(pod, pod.name(), &Listen::port(port)))
-            .collect()
+    pub fn start_in<'a>(pods: impl IntoIterator<Item = &'a crate::Pod>, port: u16) -> Result<Vec<Self>> {
+        pods.into_iter().map(|pod| Self::start(pod, pod.name(), &Listen::port(port))).collect()
     }
 
     fn running(place: &Place, name: &str, running: Running) -> Self {
         let running = Arc::new(running);
         place.registry().add(&running);
-        Self {
-            name: name.to_owned(),
-            running,
-        }
+        Self { name: name.to_owned(), running }
     }
 
     /// What it says.
@@ -192,9 +157,7 @@ impl Server {
     pub fn stats(&self) -> Result<Stats> {
         match &self.running.kind {
             Kind::Thread { counters, .. } => Ok(counters.stats()),
-            Kind::Process(process) => lock(process)
-                .stats()
-                .with_context(|| format!("server {}", self.name)),
+            Kind::Process(process) => lock(process).stats().with_context(|| format!("server {}", self.name)),
         }
     }
 

@@ -16,28 +16,16 @@ pub(crate) fn batch(netns: &NetNs, script: &str) -> Result<()> {
             netns.enter()?;
             run(script)
         });
-        thread
-            .join()
-            .map_err(|_panic| anyhow!("ip -batch in {}: its thread panicked", netns.name()))?
+        thread.join().map_err(|_panic| anyhow!("ip -batch in {}: its thread panicked", netns.name()))?
     })?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "ip -batch in {}: {}: {}",
-        netns.name(),
-        failed_line(&said, script),
-        said.trim()
-    );
+    ensure!(output.status.success(), "ip -batch in {}: {}: {}", netns.name(), failed_line(&said, script), said.trim());
     Ok(())
 }
 
 fn run(script: &str) -> Result<Output> {
     let mut command = Command::new("ip");
-    command
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut ip = command.spawn().context("start ip -batch")?;
     if let Some(mut stdin) = ip.stdin.take() {
         // A broken pipe only says that it stopped at an error, which it reports itself.
@@ -48,11 +36,7 @@ fn run(script: &str) -> Result<Output> {
 
 /// `Command failed -:3` → the third line.
 fn failed_line<'a>(said: &str, script: &'a str) -> &'a str {
-    let number = said
-        .rsplit_once("Command failed -:")
-        .map(|(_, rest)| rest.trim());
+    let number = said.rsplit_once("Command failed -:").map(|(_, rest)| rest.trim());
     let number: Option<usize> = number.and_then(|number| number.parse().ok());
-    number
-        .and_then(|number| script.lines().nth(number.checked_sub(1)?))
-        .unwrap_or("unknown line")
+    number.and_then(|number| script.lines().nth(number.checked_sub(1)?)).unwrap_or("unknown line")
 }

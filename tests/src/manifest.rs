@@ -56,10 +56,8 @@ impl ServiceImport {
     /// `sessionAffinity: ClientIP`.
     #[must_use]
     pub fn client_ip_affinity(self, timeout_seconds: u32) -> Self {
-        self.field("/spec/sessionAffinity", "ClientIP").field(
-            "/spec/sessionAffinityConfig",
-            json!({ "clientIP": { "timeoutSeconds": timeout_seconds } }),
-        )
+        self.field("/spec/sessionAffinity", "ClientIP")
+            .field("/spec/sessionAffinityConfig", json!({ "clientIP": { "timeoutSeconds": timeout_seconds } }))
     }
 
     /// `internalTrafficPolicy: Local`.
@@ -161,9 +159,7 @@ impl Endpoint {
 
     /// A pod of the fleet, on its node, with its name as its hostname.
     pub fn pod(pod: &Pod, family: Family) -> Self {
-        Self::new(pod.ip(family))
-            .node(pod.node_name())
-            .hostname(pod.name())
+        Self::new(pod.ip(family)).node(pod.node_name()).hostname(pod.name())
     }
 
     /// `nodeName`.
@@ -193,10 +189,7 @@ impl Endpoint {
     /// Terminating; it still serves or it does not.
     #[must_use]
     pub fn terminating(self, serving: bool) -> Self {
-        self.field(
-            "/conditions",
-            json!({ "ready": false, "serving": serving, "terminating": true }),
-        )
+        self.field("/conditions", json!({ "ready": false, "serving": serving, "terminating": true }))
     }
 
     /// Sets anything, by JSON pointer.
@@ -246,12 +239,7 @@ pub fn service<'a>(
             objects.push(slice.into());
         }
     }
-    objects.push(
-        import
-            .port("tcp", Protocol::Tcp, port)
-            .port("udp", Protocol::Udp, port)
-            .into(),
-    );
+    objects.push(import.port("tcp", Protocol::Tcp, port).port("udp", Protocol::Udp, port).into());
     objects
 }
 
@@ -263,19 +251,10 @@ pub fn many(family: Family, services: u16, endpoints: u32) -> Vec<Value> {
     for service in 0..services {
         let name = format!("svc-{service}");
         let vip = crate::addresses::clusterset_ip(family, service + 1);
-        objects.push(
-            ServiceImport::new(&name)
-                .ip(vip)
-                .port("http", Protocol::Tcp, 80)
-                .into(),
-        );
-        for (cluster, from, to) in [
-            ("a", 0, endpoints.div_ceil(2)),
-            ("b", endpoints.div_ceil(2), endpoints),
-        ] {
+        objects.push(ServiceImport::new(&name).ip(vip).port("http", Protocol::Tcp, 80).into());
+        for (cluster, from, to) in [("a", 0, endpoints.div_ceil(2)), ("b", endpoints.div_ceil(2), endpoints)] {
             for start in (from..to).step_by(SLICE as usize) {
-                let numbers = (start..to.min(start + SLICE))
-                    .map(|number| u32::from(service) * endpoints + number);
+                let numbers = (start..to.min(start + SLICE)).map(|number| u32::from(service) * endpoints + number);
                 let slice = EndpointSlice::new(&name, cluster, family)
                     .name(&format!("{name}-{cluster}-{start}"))
                     .port("http", Protocol::Tcp, 8080)
@@ -292,17 +271,7 @@ pub fn load_address(family: Family, number: u32) -> IpAddr {
     let [_, high, middle, low] = number.to_be_bytes();
     match family {
         Family::V4 => [11, high, middle, low].into(),
-        Family::V6 => [
-            0xfd00,
-            0x11,
-            0,
-            0,
-            0,
-            0,
-            u16::from(high),
-            u16::from_be_bytes([middle, low]),
-        ]
-        .into(),
+        Family::V6 => [0xfd00, 0x11, 0, 0, 0, 0, u16::from(high), u16::from_be_bytes([middle, low])].into(),
     }
 }
 
@@ -314,14 +283,10 @@ pub fn write(dir: &Path, name: &str, objects: &[Value]) -> Result<PathBuf> {
 
 /// Writes any text to a file in one change: for what is not valid.
 pub fn write_text(dir: &Path, file: &str, text: &str) -> Result<PathBuf> {
-    ensure!(
-        !file.contains('/'),
-        "write manifest {file}: the name of a file, not a path"
-    );
+    ensure!(!file.contains('/'), "write manifest {file}: the name of a file, not a path");
     let (path, unfinished) = (dir.join(file), dir.join(format!(".{file}.unfinished")));
     fs::write(&unfinished, text).with_context(|| format!("write {}", unfinished.display()))?;
-    fs::rename(&unfinished, &path)
-        .with_context(|| format!("rename {} to {file}", unfinished.display()))?;
+    fs::rename(&unfinished, &path).with_context(|| format!("rename {} to {file}", unfinished.display()))?;
     Ok(path)
 }
 
@@ -363,9 +328,7 @@ mod tests {
             .client_ip_affinity(60)
             .annotation("example.org/x", "y")
             .field("/spec/ports/0/appProtocol", "http");
-        let Value::Object(import) = Value::from(import.v1alpha1()) else {
-            panic!("an object")
-        };
+        let Value::Object(import) = Value::from(import.v1alpha1()) else { panic!("an object") };
         assert_eq!(import["apiVersion"], "multicluster.x-k8s.io/v1alpha1");
         assert_eq!(import["metadata"]["annotations"]["example.org/x"], "y");
         let spec = json!({
@@ -381,14 +344,10 @@ mod tests {
     #[test]
     fn many_services_have_all_their_endpoints_in_slices_of_at_most_100() {
         let objects = many(Family::V4, 3, 250);
-        let slices = objects
-            .iter()
-            .filter_map(|object| object["endpoints"].as_array());
+        let slices = objects.iter().filter_map(|object| object["endpoints"].as_array());
         let sizes: Vec<usize> = slices.map(Vec::len).collect();
         assert_eq!(sizes, [100, 25, 100, 25].repeat(3));
-        let mut addresses: Vec<_> = (0..750)
-            .map(|number| load_address(Family::V6, number))
-            .collect();
+        let mut addresses: Vec<_> = (0..750).map(|number| load_address(Family::V6, number)).collect();
         addresses.dedup();
         assert_eq!(addresses.len(), 750);
     }

@@ -17,11 +17,7 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn new(place: Place, spot: NodeSpot) -> Self {
-        Self {
-            place,
-            spot,
-            pods: Vec::new(),
-        }
+        Self { place, spot, pods: Vec::new() }
     }
 
     pub(crate) fn spot(&self) -> NodeSpot {
@@ -77,12 +73,7 @@ pub struct Pod {
 
 impl Pod {
     pub(crate) fn new(place: Place, spot: PodSpot) -> Self {
-        Self {
-            place,
-            spot,
-            node: spot.node.name(),
-            cluster: topology::cluster_name(spot.node.cluster),
-        }
+        Self { place, spot, node: spot.node.name(), cluster: topology::cluster_name(spot.node.cluster) }
     }
 
     pub(crate) fn number(&self) -> u8 {
@@ -120,12 +111,8 @@ impl Pod {
     /// Beyond a node's 15th pod, which has none.
     pub fn further_ip(&self, family: Family, number: u8) -> IpAddr {
         let prefix = self.spot.further(family);
-        let prefix = prefix.unwrap_or_else(|| {
-            panic!(
-                "{} has no further addresses: only a node's first pods",
-                self.name()
-            )
-        });
+        let prefix =
+            prefix.unwrap_or_else(|| panic!("{} has no further addresses: only a node's first pods", self.name()));
         addresses::numbered(prefix, number)
     }
 }

@@ -29,9 +29,7 @@ impl NetNs {
         share_dir()?;
         thread::scope(|scope| {
             // The thread ends inside the new namespace; no other thread changes.
-            let made = scope
-                .spawn(|| Self::create_on_this_thread(name, sysctls))
-                .join();
+            let made = scope.spawn(|| Self::create_on_this_thread(name, sysctls)).join();
             made.map_err(|_panic| anyhow!("create network namespace {name}: its thread panicked"))?
         })
     }
@@ -49,10 +47,7 @@ impl NetNs {
         rustix::mount::mount_bind("/proc/thread-self/ns/net", &path)
             .with_context(|| format!("name network namespace: mount {}", path.display()))?;
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            file,
-        })
+        Ok(Self { name: name.to_owned(), file })
     }
 
     /// Its name, as `ip netns list` shows it.
@@ -73,11 +68,8 @@ impl NetNs {
     /// Moves the calling thread, and no other, into the namespace.
     pub(crate) fn enter(&self) -> Result<()> {
         use std::os::fd::AsFd as _;
-        rustix::thread::move_into_link_name_space(
-            self.file.as_fd(),
-            Some(LinkNameSpaceType::Network),
-        )
-        .with_context(|| format!("enter network namespace {}", self.name))
+        rustix::thread::move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("enter network namespace {}", self.name))
     }
 }
 
@@ -91,16 +83,14 @@ fn share_dir() -> Result<()> {
     fs::create_dir_all(DIR).with_context(|| format!("create {DIR}"))?;
     // The lock iproute2 takes too: two at once would mount it twice. Closing the file unlocks.
     let dir = File::open(DIR).with_context(|| format!("open {DIR}"))?;
-    rustix::fs::flock(&dir, FlockOperation::LockExclusive)
-        .with_context(|| format!("lock {DIR}"))?;
+    rustix::fs::flock(&dir, FlockOperation::LockExclusive).with_context(|| format!("lock {DIR}"))?;
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     match rustix::mount::mount_change(DIR, shared) {
         Ok(()) => return Ok(()),
         Err(rustix::io::Errno::INVAL) => {}
         Err(error) => return Err(error).with_context(|| format!("share mount {DIR}")),
     }
-    rustix::mount::mount_bind_recursive(DIR, DIR)
-        .with_context(|| format!("bind {DIR} onto itself"))?;
+    rustix::mount::mount_bind_recursive(DIR, DIR).with_context(|| format!("bind {DIR} onto itself"))?;
     rustix::mount::mount_change(DIR, shared).with_context(|| format!("share mount {DIR}"))
 }
 

@@ -23,13 +23,8 @@ impl FleetId {
     pub(crate) fn next() -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let pid = std::process::id();
-        let started =
-            start_time(pid).with_context(|| format!("read start time of own process {pid}"))?;
-        Ok(Self {
-            pid,
-            started,
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
-        })
+        let started = start_time(pid).with_context(|| format!("read start time of own process {pid}"))?;
+        Ok(Self { pid, started, number: NUMBER.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// The fleet that a thing with this name belongs to.
@@ -38,11 +33,7 @@ impl FleetId {
         let pid = parts.next()?.parse().ok()?;
         let started = u64::from_str_radix(parts.next()?, 16).ok()?;
         let number = parts.next()?.parse().ok()?;
-        Some(Self {
-            pid,
-            started,
-            number,
-        })
+        Some(Self { pid, started, number })
     }
 
     /// Does the process that made the fleet still run?
@@ -53,11 +44,7 @@ impl FleetId {
 
 impl fmt::Display for FleetId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            pid,
-            started,
-            number,
-        } = self;
+        let Self { pid, started, number } = self;
         write!(out, "{pid}-{started:x}-{number}")
     }
 }
@@ -83,19 +70,8 @@ mod tests {
     fn names_lead_back_to_their_fleet() {
         let id = FleetId::next().unwrap();
         assert_eq!(FleetId::of_name(&format!("mcs-{id}")).as_ref(), Some(&id));
-        assert_eq!(
-            FleetId::of_name(&format!("mcs-{id}-a1p1")).as_ref(),
-            Some(&id)
-        );
-        for foreign in [
-            "mcs",
-            "mcs-",
-            "mcs-a1",
-            "mcs-12",
-            "mcs-12-zz-1",
-            "cilium-1-1-1",
-            "mcs-1-2",
-        ] {
+        assert_eq!(FleetId::of_name(&format!("mcs-{id}-a1p1")).as_ref(), Some(&id));
+        for foreign in ["mcs", "mcs-", "mcs-a1", "mcs-12", "mcs-12-zz-1", "cilium-1-1-1", "mcs-1-2"] {
             assert_eq!(FleetId::of_name(foreign), None, "{foreign}");
         }
     }
@@ -104,12 +80,6 @@ mod tests {
     fn own_process_lives_and_a_reused_pid_does_not() {
         let id = FleetId::next().unwrap();
         assert!(id.owner_lives());
-        assert!(
-            !FleetId {
-                started: id.started + 1,
-                ..id
-            }
-            .owner_lives()
-        );
+        assert!(!FleetId { started: id.started + 1, ..id }.owner_lives());
     }
 }

@@ -31,12 +31,7 @@ struct Inner {
 
 impl Place {
     pub(crate) fn new(name: &str, netns: NetNs, cgroup: PathBuf, registry: &Arc<Registry>) -> Self {
-        Self(Arc::new(Inner {
-            name: name.to_owned(),
-            netns,
-            cgroup,
-            registry: Arc::clone(registry),
-        }))
+        Self(Arc::new(Inner { name: name.to_owned(), netns, cgroup, registry: Arc::clone(registry) }))
     }
 
     /// `a1` for a node, `a1p1` for a pod.
@@ -63,8 +58,7 @@ impl Place {
     /// # Panics
     /// If the closure does, with its payload; or if the place cannot be entered, as then no test could go on.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.try_run(work)
-            .unwrap_or_else(|error| panic!("{error:#}"))
+        self.try_run(work).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// [`run`](Self::run) for callers that handle a place that is gone.
@@ -120,10 +114,7 @@ impl Place {
 
     /// Runs a program here to its end and returns what it wrote.
     pub fn output(&self, mut command: Command) -> Result<Output> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.spawn(command)?.wait_with_output()
     }
 
@@ -132,13 +123,7 @@ impl Place {
         let what = format!("{command:?}");
         let output = self.output(command)?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "{what} in {}: {}: {}",
-            self.name(),
-            output.status,
-            said.trim()
-        );
+        ensure!(output.status.success(), "{what} in {}: {}: {}", self.name(), output.status, said.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

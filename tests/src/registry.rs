@@ -29,11 +29,7 @@ impl Registry {
     pub(crate) fn stop_all(&self) {
         loop {
             // One at a time, as stopping one may take long and must not keep others from registering.
-            let last = self
-                .running
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
+            let last = self.running.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(last) = last else { return };
             if let Some(thing) = last.upgrade() {
                 thing.stop();

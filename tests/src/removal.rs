@@ -37,11 +37,7 @@ pub(crate) fn netns_name(id: &FleetId, place: &str) -> String {
 pub(crate) fn remove(id: &FleetId) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     // First the processes that are left, as they keep the rest alive; then pins, as they keep programs alive.
-    errors.extend(
-        cgroup_of(id)
-            .and_then(|path| cgroup::remove_tree(&path))
-            .err(),
-    );
+    errors.extend(cgroup_of(id).and_then(|path| cgroup::remove_tree(&path)).err());
     errors.extend(remove_dir(&pins_of(id)).err());
     for name in netns::names_with_prefix(PREFIX) {
         if FleetId::of_name(&name).as_ref() == Some(id) {
@@ -55,12 +51,7 @@ pub(crate) fn remove(id: &FleetId) -> Vec<anyhow::Error> {
 /// Removes the fleets of dead processes, and says how many there were.
 pub(crate) fn sweep() -> Result<usize> {
     let mut ids = BTreeSet::new();
-    for dir in [
-        cgroup::root()?,
-        Path::new(BPFFS),
-        Path::new(netns::DIR),
-        &std::env::temp_dir(),
-    ] {
+    for dir in [cgroup::root()?, Path::new(BPFFS), Path::new(netns::DIR), &std::env::temp_dir()] {
         // A folder that does not exist holds no fleet.
         let Ok(entries) = fs::read_dir(dir) else {
             continue;
@@ -73,9 +64,7 @@ pub(crate) fn sweep() -> Result<usize> {
     for id in &ids {
         // One that cannot go must not keep the others.
         if let Some(error) = remove(id).into_iter().next() {
-            first = first.and(Err(
-                error.context(format!("remove fleet {id} of a dead process"))
-            ));
+            first = first.and(Err(error.context(format!("remove fleet {id} of a dead process"))));
         }
     }
     first

@@ -56,25 +56,10 @@ impl Builder {
 
     /// Builds it. Fleets of dead processes are removed first.
     pub fn build(self) -> Result<Fleet> {
-        let Self {
-            clusters,
-            nodes,
-            pods,
-            further_addresses: _,
-            default_route: _,
-        } = self;
-        ensure!(
-            (1..=MAX_CLUSTERS).contains(&clusters),
-            "fleet: clusters: {clusters} is not in 1..={MAX_CLUSTERS}"
-        );
-        ensure!(
-            (1..=MAX_NODES).contains(&nodes),
-            "fleet: nodes: {nodes} is not in 1..={MAX_NODES}"
-        );
-        ensure!(
-            pods <= MAX_PODS,
-            "fleet: pods: {pods} is more than {MAX_PODS}"
-        );
+        let Self { clusters, nodes, pods, further_addresses: _, default_route: _ } = self;
+        ensure!((1..=MAX_CLUSTERS).contains(&clusters), "fleet: clusters: {clusters} is not in 1..={MAX_CLUSTERS}");
+        ensure!((1..=MAX_NODES).contains(&nodes), "fleet: nodes: {nodes} is not in 1..={MAX_NODES}");
+        ensure!(pods <= MAX_PODS, "fleet: pods: {pods} is more than {MAX_PODS}");
         static SWEPT: Once = Once::new();
         SWEPT.call_once(|| {
             if let Err(error) = Fleet::sweep() {

@@ -14,13 +14,9 @@ static WAKE: AtomicI32 = AtomicI32::new(-1);
 /// Runs `clean_up` when one of the signals comes, and then lets it end the process as it would have without us.
 /// Only the first call has an effect.
 pub(crate) fn before_ending(clean_up: fn()) -> Result<()> {
-    let (woken, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .context("make a pipe for signals")?;
+    let (woken, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("make a pipe for signals")?;
     let wake = wake.into_raw_fd();
-    if WAKE
-        .compare_exchange(-1, wake, Ordering::SeqCst, Ordering::SeqCst)
-        .is_err()
-    {
+    if WAKE.compare_exchange(-1, wake, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         return Ok(());
     }
     thread::Builder::new()

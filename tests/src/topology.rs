@@ -36,8 +36,7 @@ pub(crate) const SYSCTLS: [(&str, &str); 6] = [
 ];
 
 /// In namespaces that route.
-pub(crate) const ROUTER_SYSCTLS: [(&str, &str); 2] =
-    [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
+pub(crate) const ROUTER_SYSCTLS: [(&str, &str); 2] = [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
 
 /// Where a node sits in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,24 +99,15 @@ pub(crate) fn fabric() -> String {
 pub(crate) fn fabric_to_node(spot: NodeSpot, netns: &str) -> String {
     let link = spot.name();
     let mut script = String::new();
-    line(
-        &mut script,
-        format_args!("link add {link} type veth peer name {UPLINK} netns {netns}"),
-    );
+    line(&mut script, format_args!("link add {link} type veth peer name {UPLINK} netns {netns}"));
     line(&mut script, format_args!("link set {link} up"));
     add_gateway(&mut script, FABRIC_GATEWAY, &link);
     for family in Family::BOTH {
         let (node, fabric) = (spot.address(family), addresses::fabric(family));
-        line(
-            &mut script,
-            format_args!("route add {} dev {link} src {fabric}", host(node)),
-        );
+        line(&mut script, format_args!("route add {} dev {link} src {fabric}", host(node)));
         let (address, length) = addresses::node_cidr(family, spot.cluster, spot.node);
         let via = via(family, &node);
-        line(
-            &mut script,
-            format_args!("route add {address}/{length} {via} dev {link} onlink"),
-        );
+        line(&mut script, format_args!("route add {address}/{length} {via} dev {link} onlink"));
     }
     script
 }
@@ -131,10 +121,7 @@ pub(crate) fn fabric_to_further(spot: PodSpot) -> String {
         };
         let via = via(family, &spot.node.address(family));
         let link = spot.node.name();
-        line(
-            &mut script,
-            format_args!("route add {address}/{length} {via} dev {link} onlink"),
-        );
+        line(&mut script, format_args!("route add {address}/{length} {via} dev {link} onlink"));
     }
     script
 }
@@ -146,17 +133,9 @@ pub(crate) fn node(spot: NodeSpot) -> String {
     for family in Family::BOTH {
         let address = spot.address(family);
         add_address(&mut script, address, UPLINK);
-        add_routes(
-            &mut script,
-            family,
-            FABRIC_GATEWAY,
-            &format!(" src {address}"),
-        );
+        add_routes(&mut script, family, FABRIC_GATEWAY, &format!(" src {address}"));
         let (own, length) = addresses::node_cidr(family, spot.cluster, spot.node);
-        line(
-            &mut script,
-            format_args!("route add unreachable {own}/{length}"),
-        );
+        line(&mut script, format_args!("route add unreachable {own}/{length}"));
     }
     script
 }
@@ -165,24 +144,15 @@ pub(crate) fn node(spot: NodeSpot) -> String {
 pub(crate) fn node_to_pod(spot: PodSpot, netns: &str, further: bool) -> String {
     let link = spot.host_link();
     let mut script = String::new();
-    line(
-        &mut script,
-        format_args!("link add {link} type veth peer name {UPLINK} netns {netns}"),
-    );
+    line(&mut script, format_args!("link add {link} type veth peer name {UPLINK} netns {netns}"));
     line(&mut script, format_args!("link set {link} up"));
     add_gateway(&mut script, NODE_GATEWAY, &link);
     for family in Family::BOTH {
         let (pod, node) = (spot.address(family), spot.node.address(family));
-        line(
-            &mut script,
-            format_args!("route add {} dev {link} src {node}", host(pod)),
-        );
+        line(&mut script, format_args!("route add {} dev {link} src {node}", host(pod)));
         if let Some((address, length)) = spot.further(family).filter(|_| further) {
             let via = via(family, &pod);
-            line(
-                &mut script,
-                format_args!("route add {address}/{length} {via} dev {link} onlink src {node}"),
-            );
+            line(&mut script, format_args!("route add {address}/{length} {via} dev {link} onlink src {node}"));
         }
     }
     script
@@ -197,10 +167,7 @@ pub(crate) fn pod(spot: PodSpot, further: bool, default_route: bool) -> String {
         add_address(&mut script, address, UPLINK);
         add_routes(&mut script, family, NODE_GATEWAY, "");
         if let Some((address, length)) = spot.further(family).filter(|_| further) {
-            line(
-                &mut script,
-                format_args!("route add local {address}/{length} dev lo"),
-            );
+            line(&mut script, format_args!("route add local {address}/{length} dev lo"));
         }
         if default_route {
             let everything = match family {
@@ -208,10 +175,7 @@ pub(crate) fn pod(spot: PodSpot, further: bool, default_route: bool) -> String {
                 Family::V6 => "::/0",
             };
             let via = via(family, &gateway(family, NODE_GATEWAY));
-            line(
-                &mut script,
-                format_args!("route add {everything} {via} dev {UPLINK}"),
-            );
+            line(&mut script, format_args!("route add {everything} {via} dev {UPLINK}"));
         }
     }
     script
@@ -221,21 +185,12 @@ pub(crate) fn pod(spot: PodSpot, further: bool, default_route: bool) -> String {
 fn add_routes(script: &mut String, family: Family, gateways: [&'static str; 2], source: &str) {
     let gateway = gateway(family, gateways);
     if family == Family::V4 {
-        line(
-            script,
-            format_args!("route add {gateway}/32 dev {UPLINK} scope link"),
-        );
+        line(script, format_args!("route add {gateway}/32 dev {UPLINK} scope link"));
     }
     let via = via(family, &gateway);
-    for (address, length) in [
-        addresses::all_nodes(family),
-        addresses::all_pods(family),
-        addresses::all_further(family),
-    ] {
-        line(
-            script,
-            format_args!("route add {address}/{length} {via} dev {UPLINK}{source}"),
-        );
+    for (address, length) in [addresses::all_nodes(family), addresses::all_pods(family), addresses::all_further(family)]
+    {
+        line(script, format_args!("route add {address}/{length} {via} dev {UPLINK}{source}"));
     }
 }
 
@@ -247,19 +202,13 @@ fn gateway(family: Family, [v4, v6]: [&'static str; 2]) -> &'static str {
 }
 
 fn add_gateway(script: &mut String, [v4, v6]: [&str; 2], link: &str) {
-    line(
-        script,
-        format_args!("address add {v4}/32 dev {link} scope link"),
-    );
+    line(script, format_args!("address add {v4}/32 dev {link} scope link"));
     line(script, format_args!("address add {v6}/64 dev {link} nodad"));
 }
 
 fn add_address(script: &mut String, address: IpAddr, link: &str) {
     let nodad = if address.is_ipv6() { " nodad" } else { "" };
-    line(
-        script,
-        format_args!("address add {} dev {link}{nodad}", host(address)),
-    );
+    line(script, format_args!("address add {} dev {link}{nodad}", host(address)));
 }
 
 fn host(address: IpAddr) -> String {
@@ -281,13 +230,7 @@ fn line(script: &mut String, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
 
-    const POD: PodSpot = PodSpot {
-        node: NodeSpot {
-            cluster: 2,
-            node: 1,
-        },
-        pod: 3,
-    };
+    const POD: PodSpot = PodSpot { node: NodeSpot { cluster: 2, node: 1 }, pod: 3 };
 
     #[test]
     fn pods_have_no_default_route_unless_asked() {
@@ -299,13 +242,7 @@ mod tests {
     #[test]
     fn node_reaches_its_pod_directly_with_its_own_address() {
         let script = node_to_pod(POD, "ns", false);
-        assert!(
-            script.contains("route add 10.22.1.3/32 dev p3 src 172.31.2.11"),
-            "{script}"
-        );
-        assert!(
-            script.contains("route add fd00:20:2:1::3/128 dev p3 src fd00:31:2::11"),
-            "{script}"
-        );
+        assert!(script.contains("route add 10.22.1.3/32 dev p3 src 172.31.2.11"), "{script}");
+        assert!(script.contains("route add fd00:20:2:1::3/128 dev p3 src fd00:31:2::11"), "{script}");
     }
 }

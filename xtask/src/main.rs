@@ -7,10 +7,7 @@
 //!  tools      child (processes)  workspace (cargo metadata)  debian::{sources, suite} (packages of any suite)
 //! ```
 
-#![allow(
-    clippy::print_stdout,
-    reason = "a tool for a person at a terminal: stdout is its interface"
-)]
+#![allow(clippy::print_stdout, reason = "a tool for a person at a terminal: stdout is its interface")]
 
 mod bench;
 mod child;
@@ -32,11 +29,7 @@ use clap::{Parser, Subcommand};
 /// On a fresh machine two are enough: `cargo xtask demo` and `cargo xtask test`. Both install what is missing first
 /// (`cargo xtask setup` does only that).
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    disable_help_subcommand = true
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -173,8 +173,9 @@ pub(crate) fn follow(held: MemberRef, worst: u8) -> Option<Followed> {
     let row = MEMBERS.get_ptr(held.member)?;
     // The state first: an id that is taken again gets its generation first and its state last.
     // SAFETY: a row of an array.
-    let (state, generation) =
-        unsafe { (core::ptr::read_volatile(&raw const (*row).state), core::ptr::read_volatile(&raw const (*row).generation)) };
+    let (state, generation) = unsafe {
+        (core::ptr::read_volatile(&raw const (*row).state), core::ptr::read_volatile(&raw const (*row).generation))
+    };
     if generation != held.generation || state == MemberRow::FREE || state > worst {
         return None;
     }

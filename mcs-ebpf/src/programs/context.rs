@@ -163,4 +163,3 @@ pub(crate) fn clusterset_v6(ctx: &SockAddrContext) -> Option<Addr> {
     }
     Some(Addr { words_be })
 }
-

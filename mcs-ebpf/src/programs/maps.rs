@@ -3,8 +3,8 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use mcs_ebpf::{
-    AffinityEntry, AffinityKey, AgentRow, Config, Frontend, MemberRef, MemberRow, Name, RuleKey, ServiceName, ServiceRow,
-    Slot, SourceRow, UdpFlow, UdpOrigin, REPORT_BYTES, sockets,
+    AffinityEntry, AffinityKey, AgentRow, Config, Frontend, MemberRef, MemberRow, Name, REPORT_BYTES, RuleKey,
+    ServiceName, ServiceRow, Slot, SourceRow, UdpFlow, UdpOrigin, sockets,
 };
 
 /// `BPF_F_MMAPABLE`: the agent writes these rows in its own memory.

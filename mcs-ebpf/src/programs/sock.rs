@@ -7,9 +7,7 @@ use mcs_ebpf::addr::MAPPED_WORD_BE;
 use mcs_ebpf::{Addr, TCP, UDP};
 
 use super::choose::{self, Service};
-use super::context::{
-    Peer, clusterset_v6, connected_to, in_cidrs4, port_be, protocol, set_v4, set_v6, v4_be, v6_be,
-};
+use super::context::{Peer, clusterset_v6, connected_to, in_cidrs4, port_be, protocol, set_v4, set_v6, v4_be, v6_be};
 use super::remember;
 
 /// Let the call go on.

@@ -141,7 +141,8 @@ impl Agent {
             fail_closed,
             version: VERSION.to_owned(),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
         runtime.block_on(agent::run(config))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -168,7 +169,8 @@ fn host_name() -> String {
 
 /// Whoever has the programs log wants to read it, so their level counts unless `MCS_LOG` says otherwise.
 fn log_to_stderr(format: LogFormat, programs: Level) {
-    let programs = programs.to_possible_value().map_or_else(String::new, |level| format!(",mcs_ebpf={}", level.get_name()));
+    let programs =
+        programs.to_possible_value().map_or_else(String::new, |level| format!(",mcs_ebpf={}", level.get_name()));
     let filter = EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new(format!("info{programs}")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {

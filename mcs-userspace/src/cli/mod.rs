@@ -83,9 +83,9 @@ impl Output {
         let mut stdout = std::io::stdout().lock();
         let written = match self.output {
             Format::Human => write!(stdout, "{value}"),
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut stdout, value).map_err(std::io::Error::from).and_then(|()| writeln!(stdout))
-            }
+            Format::Json => serde_json::to_writer_pretty(&mut stdout, value)
+                .map_err(std::io::Error::from)
+                .and_then(|()| writeln!(stdout)),
         };
         match written.and_then(|()| stdout.flush()) {
             // `mcs services | head` is not a failure.

@@ -150,8 +150,7 @@ impl State {
     }
 
     fn answer(&self, pins: &PinDir) -> Answer {
-        let agent: Option<AgentReport> =
-            read_report(pins).ok().and_then(|text| serde_json::from_str(&text).ok());
+        let agent: Option<AgentReport> = read_report(pins).ok().and_then(|text| serde_json::from_str(&text).ok());
         let services = agent.as_ref().map_or(0, |agent| agent.services);
         let root = pins.root().display();
         let (pid, summary) = match self {
@@ -177,7 +176,8 @@ impl State {
             }
             Self::Running { pid, .. } => {
                 let invalid = agent.as_ref().map_or(0, |agent| agent.invalid);
-                let but = if invalid == 0 { String::new() } else { format!("; {invalid} invalid objects were skipped") };
+                let but =
+                    if invalid == 0 { String::new() } else { format!("; {invalid} invalid objects were skipped") };
                 (Some(*pid), format!("ready: all {services} services are in the kernel{but}"))
             }
         };
@@ -190,7 +190,8 @@ impl fmt::Display for Answer {
         let Self { ready: _, summary, pid, agent } = self;
         writeln!(f, "{summary}")?;
         let Some(agent) = agent else { return Ok(()) };
-        let AgentReport { version, cluster, node, zone, source, cgroup, clusterset_cidrs, problems, warnings, .. } = agent;
+        let AgentReport { version, cluster, node, zone, source, cgroup, clusterset_cidrs, problems, warnings, .. } =
+            agent;
         writeln!(f, "  cluster {cluster}, node {node}, zone {}", zone.as_deref().unwrap_or("-"))?;
         writeln!(f, "  source {source}, cgroup {cgroup}, ClusterSet CIDRs {}", clusterset_cidrs.join(" "))?;
         match pid {
@@ -211,7 +212,8 @@ impl fmt::Display for Answer {
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_not_a_number| format!("{text:?} is not a duration like 500ms, 30s or 2m"))?;
+    let number: f64 =
+        number.parse().map_err(|_not_a_number| format!("{text:?} is not a duration like 500ms, 30s or 2m"))?;
     let seconds = match unit {
         "ms" => number / 1000.0,
         "s" | "" => number,

@@ -117,8 +117,7 @@ impl Dataplane {
         let report = mapped(&mut open, map::REPORT, true)?;
         let rules = aya::maps::Map::HashMap(open.open(map::RULES)?).try_into()?;
         let udp_attached = FOR_UDP.iter().any(|hook| pins.links().join(hook).exists());
-        let mut dataplane =
-            Self { ebpf, pins: pins.clone(), cgroup, agent, report, rules, udp_attached, _lock: lock };
+        let mut dataplane = Self { ebpf, pins: pins.clone(), cgroup, agent, report, rules, udp_attached, _lock: lock };
         dataplane.attach(&ALWAYS)?;
         if udp_attached {
             dataplane.attach(&FOR_UDP)?;
@@ -237,11 +236,8 @@ fn take_over_or_clear(pins: &PinDir, wanted: Capacity) -> anyhow::Result<Capacit
 
 /// The constants of the programs.
 fn config(cidrs: &[IpNet], capacity: &Capacity) -> anyhow::Result<Config> {
-    let mut config = Config {
-        counter_stride: capacity.sources,
-        socket_bits: capacity.socket_sets().ilog2(),
-        ..Config::default()
-    };
+    let mut config =
+        Config { counter_stride: capacity.sources, socket_bits: capacity.socket_sets().ilog2(), ..Config::default() };
     for cidr in cidrs {
         let (net, mask) = (Addr::from(cidr.network()).words_be, Addr::from(cidr.netmask()).words_be);
         let (count, place) = match cidr {

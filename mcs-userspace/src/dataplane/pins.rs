@@ -112,7 +112,8 @@ impl PinDir {
     /// # Errors
     /// When another process holds it: the error names it.
     pub fn lock(&self) -> anyhow::Result<Lock> {
-        let directory = File::open(&self.root).with_context(|| format!("pin directory {}: open", self.root.display()))?;
+        let directory =
+            File::open(&self.root).with_context(|| format!("pin directory {}: open", self.root.display()))?;
         let inode = directory.metadata().with_context(|| format!("pin directory {}: stat", self.root.display()))?.ino();
         for _ in 0..LOOKERS {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
@@ -135,7 +136,8 @@ impl PinDir {
     /// # Errors
     /// When the directory cannot be opened.
     pub fn holder(&self) -> anyhow::Result<Holder> {
-        let directory = File::open(&self.root).with_context(|| format!("pin directory {}: open", self.root.display()))?;
+        let directory =
+            File::open(&self.root).with_context(|| format!("pin directory {}: open", self.root.display()))?;
         match flock(&directory, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(Holder::Nobody),
             Err(_) => Ok(Holder::Process(lock_holder(directory.metadata()?.ino()).unwrap_or(0))),

@@ -64,15 +64,23 @@ impl Capacity {
     /// When a number does not fit the contract's bit fields.
     pub(super) fn shapes(&self, cpus: u32) -> anyhow::Result<Vec<Shape>> {
         let Self { services, backends, sources, clusters, sockets: _, udp_flows, affinity } = *self;
-        for (what, is, most) in
-            [("services", services, MAX_SERVICES), ("backends", backends, MAX_MEMBERS), ("sources", sources, MAX_SOURCES)]
-        {
+        for (what, is, most) in [
+            ("services", services, MAX_SERVICES),
+            ("backends", backends, MAX_MEMBERS),
+            ("sources", sources, MAX_SOURCES),
+        ] {
             ensure!((1..=most).contains(&is), "maximum of {what}: {is} is not in 1..={most}");
         }
         let counters = sources.checked_mul(cpus).context("sources times CPUs: too many counters")?;
         let array = |name, value, entries| Shape { name, kind: MapType::Array, key: 4, value, entries };
         Ok(vec![
-            Shape { name: map::FRONTENDS, kind: MapType::Hash, key: size_of::<Frontend>(), value: 4, entries: services },
+            Shape {
+                name: map::FRONTENDS,
+                kind: MapType::Hash,
+                key: size_of::<Frontend>(),
+                value: 4,
+                entries: services,
+            },
             array(map::SERVICES, size_of::<ServiceRow>(), services),
             array(map::SLOTS, size_of::<Slot>(), backends.saturating_mul(2)),
             array(map::MEMBERS, size_of::<MemberRow>(), backends),

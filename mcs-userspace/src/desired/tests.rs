@@ -127,7 +127,11 @@ fn ready_first_then_terminating_and_the_rest_drains() {
 
 #[test]
 fn an_endpoint_in_two_slices_is_one_and_the_ready_one() {
-    let slices = vec![slice("s1", "a", &["10.0.0.1 st"]), slice("s2", "a", &["10.0.0.1 rs"]), slice("s3", "a", &["10.0.0.1 st"])];
+    let slices = vec![
+        slice("s1", "a", &["10.0.0.1 st"]),
+        slice("s2", "a", &["10.0.0.1 rs"]),
+        slice("s3", "a", &["10.0.0.1 st"]),
+    ];
     let wanted = desired(&ctx(), &state(import(), slices.clone()));
     assert_eq!((wanted.services[0].sources[0].ready, wanted.services[0].sources[0].total), (1, 1));
     assert_eq!(backends(&ctx(), import(), slices), "a/1=1");
@@ -140,7 +144,10 @@ fn an_endpoint_in_two_slices_is_one_and_the_ready_one() {
 fn local_only_is_a_filter() {
     let local = Import { local_only: true, ..import() };
     let slices = |a: &[&str], b: &[&str]| vec![slice("s1", "a", a), slice("s2", "b", b)];
-    assert_eq!(backends(&ctx(), local.clone(), slices(&["10.0.0.1 rsn1", "10.0.0.2"], &["10.0.1.3 rsn1"])), "a/1=1 a/2=0 b/3=0");
+    assert_eq!(
+        backends(&ctx(), local.clone(), slices(&["10.0.0.1 rsn1", "10.0.0.2"], &["10.0.1.3 rsn1"])),
+        "a/1=1 a/2=0 b/3=0"
+    );
     assert_eq!(backends(&ctx(), local.clone(), slices(&["10.0.0.1 stn1", "10.0.0.2"], &[])), "a/1=1 a/2=0");
     assert_eq!(backends(&ctx(), local, slices(&["10.0.0.2"], &["10.0.1.3 rsn1"])), "a/2=0 b/3=0");
 }

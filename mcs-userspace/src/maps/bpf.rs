@@ -177,9 +177,7 @@ impl Maps for BpfMaps {
             }
             Op::Member { id, row } => self.write_member(*id, row),
             Op::MemberState { id, state } => self.members.store_u8(*id, offset_of!(MemberRow, state), *state),
-            Op::Block { base, slots } => {
-                slots.iter().zip(*base..).all(|(slot, index)| self.slots.write(index, slot))
-            }
+            Op::Block { base, slots } => slots.iter().zip(*base..).all(|(slot, index)| self.slots.write(index, slot)),
             Op::Service { index, row } => self.services.write(*index, row),
             Op::Name { index, name } => self.names.write(*index, name),
             Op::ServiceDetails { index, affinity_secs, ready, total } => {
@@ -198,7 +196,12 @@ impl Maps for BpfMaps {
                     // gone already is what was asked for
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(source) => {
-                        return Err(MapError::Frontend { map: map::FRONTENDS, op: "remove", frontend: *frontend, source });
+                        return Err(MapError::Frontend {
+                            map: map::FRONTENDS,
+                            op: "remove",
+                            frontend: *frontend,
+                            source,
+                        });
                     }
                 }
                 true

@@ -169,7 +169,9 @@ impl FakeMaps {
                     assert!(self.retired.sources[at] != now, "source {id} is reused without a grace period");
                     self.counters[at] = 0;
                 }
-                assert!(row.used == 0 || row.cluster == SourceRow::REFUSALS || self.clusters[row.cluster as usize][0] != 0);
+                assert!(
+                    row.used == 0 || row.cluster == SourceRow::REFUSALS || self.clusters[row.cluster as usize][0] != 0
+                );
                 if row.used == 0 {
                     self.retired.sources[at] = now;
                 }
@@ -201,12 +203,15 @@ impl FakeMaps {
             Op::Service { index, row } => {
                 let old = self.services[*index as usize];
                 if row.frontend == Frontend::default() {
-                    assert!(!self.frontends.values().any(|i| i == index) , "service {index} is reachable");
+                    assert!(!self.frontends.values().any(|i| i == index), "service {index} is reachable");
                     assert!(row.generation == old.generation);
                     self.retired.services[*index as usize] = now;
                 } else {
                     assert!(old.frontend == Frontend::default(), "service {index} is in use");
-                    assert!(self.retired.services[*index as usize] != now, "service {index} is reused without a grace period");
+                    assert!(
+                        self.retired.services[*index as usize] != now,
+                        "service {index} is reused without a grace period"
+                    );
                     assert!(row.generation > old.generation, "service {index} keeps its generation");
                 }
                 self.rename(old.word, row.word);

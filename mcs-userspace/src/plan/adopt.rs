@@ -57,8 +57,11 @@ impl Planner {
                 repairs.push(Op::Service { index, row: freed(&row) });
             }
         }
-        let indexes =
-            IdPool::restore(sizes.services, |index| owner(index).is_some(), |index| maps.service(index).generation != 0);
+        let indexes = IdPool::restore(
+            sizes.services,
+            |index| owner(index).is_some(),
+            |index| maps.service(index).generation != 0,
+        );
 
         let mut used = vec![false; sizes.sources as usize];
         for f in found.iter().filter(|f| f.sound) {
@@ -113,7 +116,8 @@ fn find(maps: &impl Maps, repairs: &mut Vec<Op>) -> Result<Vec<Found>, MapError>
             continue;
         }
         let word = ServiceWord::unpack(row.word);
-        let in_range = u64::from(word.base) + u64::from(word.count) <= u64::from(sizes.slots) && word.count <= MAX_BLOCK;
+        let in_range =
+            u64::from(word.base) + u64::from(word.count) <= u64::from(sizes.slots) && word.count <= MAX_BLOCK;
         let sound = in_range && (word.count == 0 || Block::of_word(word.base, word.count).is_some());
         let held = Held { index, sources: Vec::new(), draining: Vec::new() };
         found.push(Found { frontend, row, word, held, names: Vec::new(), has_refusals: false, sound });

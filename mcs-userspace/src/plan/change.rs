@@ -83,7 +83,8 @@ impl Planner {
         self.plan_rest(&diff, &mut ops);
 
         let draining = service.backends.iter().zip(&members).filter(|(b, _)| b.weight == 0).map(|(_, id)| *id);
-        let held = Held { index: place.index, sources: sources.into_iter().flatten().collect(), draining: draining.collect() };
+        let held =
+            Held { index: place.index, sources: sources.into_iter().flatten().collect(), draining: draining.collect() };
         self.services.insert(service.frontend, held);
         self.udp += usize::from(place.is_new && service.frontend.protocol == UDP);
         Ok(ops)

@@ -22,7 +22,11 @@ struct Named {
 
 impl Clusters {
     /// From the rows that sources use: each use once, with the row's name.
-    pub(super) fn restore(size: u32, uses: impl Iterator<Item = (u32, Arc<str>)>, touched: impl Fn(u32) -> bool) -> Self {
+    pub(super) fn restore(
+        size: u32,
+        uses: impl Iterator<Item = (u32, Arc<str>)>,
+        touched: impl Fn(u32) -> bool,
+    ) -> Self {
         let mut names: Vec<Option<Named>> = Vec::new();
         let mut by_name = HashMap::new();
         for (row, name) in uses {

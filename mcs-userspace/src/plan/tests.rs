@@ -35,7 +35,8 @@ enum Step {
 }
 
 fn frontend(n: u8) -> Frontend {
-    let ip: std::net::IpAddr = if n.is_multiple_of(2) { [10, 96, 0, n].into() } else { [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)].into() };
+    let ip: std::net::IpAddr =
+        if n.is_multiple_of(2) { [10, 96, 0, n].into() } else { [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)].into() };
     let protocol = if n.is_multiple_of(3) { UDP } else { TCP };
     Frontend { addr: Addr::from(ip), port_be: PortBe::new(80), protocol, zero: 0 }
 }
@@ -76,7 +77,8 @@ fn services() -> impl Strategy<Value = Service> {
     let backends = prop::collection::btree_map((0usize..4, 0u8..12), weight, 0..12);
     (0u8..5, backends, prop::option::weighted(0.2, 1u32..100), any::<bool>()).prop_map(|(n, backends, secs, alike)| {
         let names = ["a", "b", "c", "dd"];
-        let listed: Vec<_> = backends.iter().map(|((c, a), w)| (names[*c], *a, if alike { (*w).min(1) } else { *w })).collect();
+        let listed: Vec<_> =
+            backends.iter().map(|((c, a), w)| (names[*c], *a, if alike { (*w).min(1) } else { *w })).collect();
         let mut service = service(n, &listed);
         service.affinity_secs = secs;
         service
@@ -206,7 +208,8 @@ impl Bench {
     }
 
     fn is_as_wanted(&self) {
-        let there: BTreeMap<_, _> = dump(&self.maps).unwrap().services.into_iter().map(|(f, s)| (f, without_ids(s))).collect();
+        let there: BTreeMap<_, _> =
+            dump(&self.maps).unwrap().services.into_iter().map(|(f, s)| (f, without_ids(s))).collect();
         let wanted: BTreeMap<_, _> = self.wanted.iter().map(|(f, s)| (*f, as_dumped(s.clone()))).collect();
         assert_eq!(there, wanted);
         let udp = self.wanted.keys().any(|f| f.protocol == UDP);
@@ -382,7 +385,9 @@ fn a_member_keeps_its_identity_through_flips_drain_and_back() {
 fn a_change_costs_what_changed() {
     let mut bench = Bench::new(ROOMY);
     bench.put(service(1, &[("a", 1, 1), ("a", 2, 1), ("b", 1, 1)]));
-    let kinds = |ops: &[Op]| ops.iter().map(|op| format!("{op:?}").split([' ', '{']).next().unwrap().to_owned()).collect::<Vec<_>>();
+    let kinds = |ops: &[Op]| {
+        ops.iter().map(|op| format!("{op:?}").split([' ', '{']).next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     let next = service(1, &[("a", 1, 1), ("a", 2, 1), ("a", 3, 1), ("b", 1, 1)]);
     let ops = bench.planner.plan_service(&bench.maps, &next).unwrap();
     assert_eq!(kinds(&ops), ["Source", "Member", "Block", "ServiceDetails", "Flip"]);

@@ -54,7 +54,11 @@ const HTTP: (&str, Protocol, u16) = ("http", Protocol::Tcp, 80);
 const DNS: (&str, Protocol, u16) = ("dns", Protocol::Udp, 53);
 
 fn slice(n: u8, of: u8, cluster: &str, endpoints: &[u8]) -> Slice {
-    let port = |(name, protocol, port): (&str, Protocol, u16)| SlicePort { name: name.into(), protocol, port: PortBe::new(port + 8000) };
+    let port = |(name, protocol, port): (&str, Protocol, u16)| SlicePort {
+        name: name.into(),
+        protocol,
+        port: PortBe::new(port + 8000),
+    };
     Slice {
         key: ObjectKey::new("shop", format!("s{n}")),
         import: key(of).name,
@@ -101,7 +105,13 @@ fn problems(programmer: &Programmer<FakeMaps>) -> Vec<String> {
 #[test]
 fn nothing_is_stored_before_all_has_been_read() {
     let mut first = programmer(ROOMY);
-    let all = || [apply_import(import(1, 1, None, &[HTTP])), apply_slice(slice(1, 1, "a", &[1, 2])), apply_import(import(2, 2, None, &[HTTP]))];
+    let all = || {
+        [
+            apply_import(import(1, 1, None, &[HTTP])),
+            apply_slice(slice(1, 1, "a", &[1, 2])),
+            apply_import(import(2, 2, None, &[HTTP])),
+        ]
+    };
     handle(&mut first, all().into_iter().chain([Event::Synced]));
     let before = text(&first);
     let mut second = Programmer::new(ctx(), first.maps).unwrap();
@@ -158,7 +168,9 @@ fn the_owner_of_a_frontend_is_named_and_its_heir_is_promoted() {
         problems(&p),
         ["ServiceImport shop/i1: spec.ports[http]: 10.96.0.1:80/TCP belongs to ServiceImport shop/i2, which is older"]
     );
-    assert!(text(&p).contains("service 10.96.0.1:80/TCP shop/i2") && text(&p).contains("service 10.96.0.1:53/UDP shop/i1"));
+    assert!(
+        text(&p).contains("service 10.96.0.1:80/TCP shop/i2") && text(&p).contains("service 10.96.0.1:53/UDP shop/i1")
+    );
     let outcome = handle(&mut p, [Event::Delete(ObjectId::Import(key(2)))]);
     assert!(outcome.problems_changed && outcome.removed == 0);
     assert_eq!(problems(&p), [""; 0]);
@@ -212,7 +224,10 @@ fn what_does_not_fit_waits_and_the_rest_works() {
 #[test]
 fn without_room_a_service_still_loses_what_is_gone() {
     let mut p = programmer(Sizes { slots: 4, ..ROOMY });
-    handle(&mut p, [apply_import(import(1, 1, None, &[HTTP])), apply_slice(slice(1, 1, "a", &[1, 2, 3, 4])), Event::Synced]);
+    handle(
+        &mut p,
+        [apply_import(import(1, 1, None, &[HTTP])), apply_slice(slice(1, 1, "a", &[1, 2, 3, 4])), Event::Synced],
+    );
     // no block of four is free; the gone one is the first
     let outcome = handle(&mut p, [apply_slice(slice(1, 1, "a", &[2, 3, 4, 5]))]);
     assert_eq!(outcome.unprogrammed, 1);
@@ -272,13 +287,12 @@ enum Step {
 
 fn events() -> impl Strategy<Value = Event> {
     let created = prop::option::of(0i64..3);
-    let imports = (0u8..4, 0u8..3, created, any::<bool>(), any::<bool>(), prop::option::of((0u32..3, 0u32..3))).prop_map(
-        |(n, vip, created, http, dns, shares)| {
+    let imports = (0u8..4, 0u8..3, created, any::<bool>(), any::<bool>(), prop::option::of((0u32..3, 0u32..3)))
+        .prop_map(|(n, vip, created, http, dns, shares)| {
             let ports: Vec<_> = [(http, HTTP), (dns, DNS)].into_iter().filter(|(on, _)| *on).map(|(_, p)| p).collect();
             let cluster_weights = shares.map(|(a, b)| [("a".into(), a), ("b".into(), b)].into());
             apply_import(Import { cluster_weights, ..import(n, vip, created, &ports) })
-        },
-    );
+        });
     let slices = (0u8..6, 0u8..4, any::<bool>(), prop::collection::btree_set(0u8..9, 0..7)).prop_map(
         |(n, of, cluster, endpoints)| {
             let endpoints: Vec<u8> = endpoints.into_iter().collect();

@@ -55,36 +55,14 @@ impl AgentOptions {
 
     /// The agent's command line.
     pub(super) fn command(&self, binary: &Path) -> Command {
-        let Self {
-            binary: _,
-            source,
-            cluster,
-            node,
-            zone,
-            clusterset_cidrs,
-            cgroup,
-            pin_dir,
-            arguments,
-            environment,
-        } = self;
+        let Self { binary: _, source, cluster, node, zone, clusterset_cidrs, cgroup, pin_dir, arguments, environment } =
+            self;
         let mut command = Command::new(binary);
-        command
-            .arg("agent")
-            .arg("--source")
-            .arg(format!("dir:{}", source.display()));
+        command.arg("agent").arg("--source").arg(format!("dir:{}", source.display()));
         command.args(["--cluster", cluster, "--node", node]);
         command.args(zone.iter().flat_map(|zone| ["--zone", zone]));
-        command.args(
-            clusterset_cidrs
-                .iter()
-                .flat_map(|cidr| ["--clusterset-cidr", cidr]),
-        );
-        command
-            .arg("--cgroup")
-            .arg(cgroup)
-            .arg("--pin-dir")
-            .arg(pin_dir)
-            .args(arguments);
+        command.args(clusterset_cidrs.iter().flat_map(|cidr| ["--clusterset-cidr", cidr]));
+        command.arg("--cgroup").arg(cgroup).arg("--pin-dir").arg(pin_dir).args(arguments);
         command.envs(environment.iter().map(|(key, value)| (key, value)));
         command
     }
@@ -97,30 +75,15 @@ pub fn mcs_binary() -> Result<PathBuf> {
     }
     let own = std::env::current_exe().context("find own program")?;
     // target/debug/deps/fleet-0123 → target/debug, target/release; target/debug/xtask likewise.
-    let target = own
-        .ancestors()
-        .find(|dir| dir.ends_with("debug") || dir.ends_with("release"))
-        .and_then(Path::parent);
-    let target = target.with_context(|| {
-        format!(
-            "find mcs: {} is not in a target folder: set MCS_BIN",
-            own.display()
-        )
-    })?;
+    let target = own.ancestors().find(|dir| dir.ends_with("debug") || dir.ends_with("release")).and_then(Path::parent);
+    let target =
+        target.with_context(|| format!("find mcs: {} is not in a target folder: set MCS_BIN", own.display()))?;
     let built = ["release", "debug"].map(|profile| target.join(profile).join("mcs"));
-    let newest = built
-        .into_iter()
-        .filter(|path| path.is_file())
-        .max_by_key(|path| {
-            // Unreadable counts as oldest.
-            fs::metadata(path)
-                .and_then(|metadata| metadata.modified())
-                .ok()
-        });
+    let newest = built.into_iter().filter(|path| path.is_file()).max_by_key(|path| {
+        // Unreadable counts as oldest.
+        fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+    });
     newest.with_context(|| {
-        format!(
-            "find mcs: none in {}: cargo build -p mcs-userspace, or set MCS_BIN",
-            target.display()
-        )
+        format!("find mcs: none in {}: cargo build -p mcs-userspace, or set MCS_BIN", target.display())
     })
 }

@@ -32,10 +32,7 @@ impl Connection {
         while stream.read_exact(&mut byte).map(|()| byte != *b"\n")? {
             name.extend(byte);
         }
-        Ok(Self {
-            stream,
-            backend: String::from_utf8_lossy(&name).into_owned(),
-        })
+        Ok(Self { stream, backend: String::from_utf8_lossy(&name).into_owned() })
     }
 
     /// Sends something and reads it back: the connection lives.
@@ -43,11 +40,7 @@ impl Connection {
         self.stream.write_all(payload)?;
         let mut back = vec![0; payload.len()];
         self.stream.read_exact(&mut back)?;
-        if back == payload {
-            Ok(())
-        } else {
-            Err(io::Error::other("echo: something else came back"))
-        }
+        if back == payload { Ok(()) } else { Err(io::Error::other("echo: something else came back")) }
     }
 }
 
@@ -55,10 +48,7 @@ impl Connection {
 pub fn parse_datagram(datagram: &[u8]) -> io::Result<(String, &[u8])> {
     let newline = datagram.iter().position(|&byte| byte == b'\n');
     let newline = newline.ok_or_else(|| io::Error::other("datagram without a name"))?;
-    Ok((
-        String::from_utf8_lossy(&datagram[..newline]).into_owned(),
-        &datagram[newline + 1..],
-    ))
+    Ok((String::from_utf8_lossy(&datagram[..newline]).into_owned(), &datagram[newline + 1..]))
 }
 
 /// Asks the server at an address for its name, over a new socket, from a place. UDP sockets are connected.

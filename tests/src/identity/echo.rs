@@ -31,19 +31,9 @@ pub(super) struct Counters {
 
 impl Counters {
     pub(super) fn stats(&self) -> Stats {
-        let Self {
-            connections,
-            open,
-            datagrams,
-            bytes,
-        } = self;
+        let Self { connections, open, datagrams, bytes } = self;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
-            connections: read(connections),
-            open: read(open),
-            datagrams: read(datagrams),
-            bytes: read(bytes),
-        }
+        Stats { connections: read(connections), open: read(open), datagrams: read(datagrams), bytes: read(bytes) }
     }
 
     fn add(counter: &AtomicU64, much: usize) {
@@ -60,34 +50,20 @@ pub(super) enum Socket {
 /// Opens a server's sockets where the calling thread is.
 pub(super) fn open(name: &str, listen: &[Listen]) -> Result<Vec<Socket>> {
     let open = |listen: &Listen| {
-        let Listen {
-            protocol,
-            address,
-            name: own,
-        } = listen;
+        let Listen { protocol, address, name: own } = listen;
         let greeting = Arc::from(format!("{}\n", own.as_deref().unwrap_or(name)).into_bytes());
-        open_one(*protocol, *address, greeting)
-            .with_context(|| format!("listen on {protocol} {address}"))
+        open_one(*protocol, *address, greeting).with_context(|| format!("listen on {protocol} {address}"))
     };
     listen.iter().map(open).collect()
 }
 
 fn open_one(protocol: Protocol, address: SocketAddr, greeting: Arc<[u8]>) -> io::Result<Socket> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let kind = match protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
     };
-    let socket = rustix::net::socket_with(
-        family,
-        kind,
-        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     if address.is_ipv6() {
         // 0.0.0.0 and :: on one port are two sockets.
         sockopt::set_ipv6_v6only(&socket, true)?;
@@ -139,13 +115,8 @@ pub(super) fn serve(sockets: Vec<Socket>, stopped: &OwnedFd, counters: &Counters
                     continue;
                 };
                 match connection.go_on(&mut buffer, counters) {
-                    Ok(interest) => epoll::modify(
-                        &poll,
-                        &connection.stream,
-                        EventData::new_u64(token),
-                        interest,
-                    )
-                    .context("watch connection")?,
+                    Ok(interest) => epoll::modify(&poll, &connection.stream, EventData::new_u64(token), interest)
+                        .context("watch connection")?,
                     Err(_closed_or_reset) => {
                         connections.remove(&token);
                         counters.open.fetch_sub(1, Ordering::Relaxed);
@@ -154,9 +125,7 @@ pub(super) fn serve(sockets: Vec<Socket>, stopped: &OwnedFd, counters: &Counters
                 continue;
             }
             match sockets.get(token as usize - 1) {
-                Some(Socket::Udp(socket, greeting)) => {
-                    answer(socket, greeting, &mut buffer, counters)
-                }
+                Some(Socket::Udp(socket, greeting)) => answer(socket, greeting, &mut buffer, counters),
                 Some(Socket::Tcp(listener, greeting)) => {
                     while let Some(stream) = accept(listener) {
                         Counters::add(&counters.connections, 1);
@@ -164,13 +133,7 @@ pub(super) fn serve(sockets: Vec<Socket>, stopped: &OwnedFd, counters: &Counters
                         // Ready to be written to: the first round sends the greeting.
                         epoll::add(&poll, &stream, EventData::new_u64(next), EventFlags::OUT)
                             .context("watch connection")?;
-                        connections.insert(
-                            next,
-                            Connection {
-                                stream,
-                                unsent: greeting.to_vec(),
-                            },
-                        );
+                        connections.insert(next, Connection { stream, unsent: greeting.to_vec() });
                         next += 1;
                     }
                 }
@@ -191,11 +154,7 @@ impl AsFd for Socket {
 
 fn accept(listener: &TcpListener) -> Option<TcpStream> {
     match listener.accept() {
-        Ok((stream, _)) => stream
-            .set_nonblocking(true)
-            .and(stream.set_nodelay(true))
-            .ok()
-            .map(|()| stream),
+        Ok((stream, _)) => stream.set_nonblocking(true).and(stream.set_nodelay(true)).ok().map(|()| stream),
         Err(error) => {
             // Without descriptors the listener stays readable: do not spin until there are some.
             if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {

@@ -24,20 +24,10 @@ impl Process {
     /// Starts it. Its sockets are open when this returns.
     pub(super) fn start(place: &Place, name: &str, listen: &[Listen]) -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command
-            .env(ASKED, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
+        command.env(ASKED, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = place.spawn(command)?;
-        let output = child
-            .stdout
-            .take()
-            .context("server process without an output")?;
-        let mut process = Self {
-            child,
-            output: BufReader::new(output),
-        };
+        let output = child.stdout.take().context("server process without an output")?;
+        let mut process = Self { child, output: BufReader::new(output) };
         let request = serde_json::to_string(&(name, listen)).context("describe server")?;
         match process.ask(&request)?.as_str() {
             "open" => Ok(process),
@@ -57,19 +47,10 @@ impl Process {
     }
 
     fn ask(&mut self, line: &str) -> Result<String> {
-        let input = self
-            .child
-            .stdin
-            .as_mut()
-            .ok_or_else(|| anyhow!("server process: its input is closed"))?;
-        input
-            .write_all(format!("{line}\n").as_bytes())
-            .context("server process: write to it")?;
+        let input = self.child.stdin.as_mut().ok_or_else(|| anyhow!("server process: its input is closed"))?;
+        input.write_all(format!("{line}\n").as_bytes()).context("server process: write to it")?;
         let mut answer = String::new();
-        let read = self
-            .output
-            .read_line(&mut answer)
-            .context("server process: read from it")?;
+        let read = self.output.read_line(&mut answer).context("server process: read from it")?;
         if read == 0 {
             bail!("server process: it ended");
         }
@@ -101,12 +82,8 @@ extern "C" fn serve_if_asked() {
 
 fn serve_until_end_of_input() -> Result<()> {
     let mut lines = io::stdin().lines();
-    let request = lines
-        .next()
-        .context("no description")?
-        .context("read description")?;
-    let (name, listen): (String, Vec<Listen>) =
-        serde_json::from_str(&request).context("parse description")?;
+    let request = lines.next().context("no description")?.context("read description")?;
+    let (name, listen): (String, Vec<Listen>) = serde_json::from_str(&request).context("parse description")?;
     let sockets = echo::open(&name, &listen)?;
     answer("open")?;
     let (stopped, _stop) = rustix::pipe::pipe().context("make a pipe")?;
@@ -122,8 +99,6 @@ fn serve_until_end_of_input() -> Result<()> {
 
 fn answer(line: &str) -> Result<()> {
     // Not println!: libtest may have replaced what that writes to.
-    io::stdout()
-        .write_all(format!("{line}\n").as_bytes())
-        .context("write answer")?;
+    io::stdout().write_all(format!("{line}\n").as_bytes()).context("write answer")?;
     io::stdout().flush().context("write answer")
 }

@@ -44,7 +44,9 @@ impl Reader {
         }
         for (frontend, index) in &maps.frontends {
             let who = allowed.get(frontend).unwrap_or_else(|| panic!("{frontend:?} is nobody's, after {op:?}"));
-            flows(maps, *frontend, *index, |found| assert!(who.contains(found), "{found:?} is not wanted, after {op:?}"));
+            flows(maps, *frontend, *index, |found| {
+                assert!(who.contains(found), "{found:?} is not wanted, after {op:?}")
+            });
         }
     }
 }
@@ -62,7 +64,11 @@ pub(crate) fn flows(maps: &FakeMaps, frontend: Frontend, index: u32, mut got: im
         let drawn = maps.slot(word.base + i);
         let alias = SlotIds::unpack(drawn.ids).alias;
         let weighted = word.flags & ServiceWord::WEIGHTED != 0;
-        let ways = if weighted { vec![(drawn.threshold > 0, i), (drawn.threshold < u32::MAX, alias)] } else { vec![(true, i)] };
+        let ways = if weighted {
+            vec![(drawn.threshold > 0, i), (drawn.threshold < u32::MAX, alias)]
+        } else {
+            vec![(true, i)]
+        };
         for at in ways.into_iter().filter(|(possible, _)| *possible).map(|(_, at)| at) {
             assert!(at < word.count, "an alias leaves the block");
             let slot = maps.slot(word.base + at);

@@ -46,10 +46,7 @@ fn leaks(place: &Place, family: Family) -> bool {
     place.run(|| {
         let socket = UdpSocket::bind(SocketAddr::new(family.unspecified(), 0)).unwrap();
         match socket.connect(vip(family, 1)) {
-            Ok(()) => {
-                assert_eq!(socket.peer_addr().unwrap(), vip(family, 1));
-                true
-            }
+            Ok(()) => true,
             Err(error) if is_unreachable(&error) => false,
             Err(error) => panic!("{family:?}: {error}"),
         }

@@ -37,8 +37,11 @@ fn assert_reached(world: &World, pods: &[&Pod]) {
     }
 }
 
-/// The service in front of pods that are all in one condition.
-fn in_condition(pods: &[(&Pod, fn(Endpoint) -> Endpoint)]) -> Vec<Value> {
+/// Puts an endpoint into a condition.
+type Condition = fn(Endpoint) -> Endpoint;
+
+/// The service in front of pods in conditions.
+fn in_condition(pods: &[(&Pod, Condition)]) -> Vec<Value> {
     let mut objects = manifest::service("web", vips(1), PORT, TARGET, []);
     for (pod, condition) in pods {
         objects.extend(Family::BOTH.map(|family| {
@@ -96,10 +99,10 @@ fn ready_endpoints_come_first_then_those_that_terminate_and_still_serve() {
     require_root!();
     let world = World::empty();
     let [one, two, three] = world.backends()[..] else { panic!("three backends") };
-    let ready: fn(Endpoint) -> Endpoint = |endpoint| endpoint;
-    let serving: fn(Endpoint) -> Endpoint = |endpoint| endpoint.terminating(true);
-    let gone: fn(Endpoint) -> Endpoint = |endpoint| endpoint.terminating(false);
-    let not_ready: fn(Endpoint) -> Endpoint = Endpoint::not_ready;
+    let ready: Condition = |endpoint| endpoint;
+    let serving: Condition = |endpoint| endpoint.terminating(true);
+    let gone: Condition = |endpoint| endpoint.terminating(false);
+    let not_ready: Condition = Endpoint::not_ready;
 
     world.put("web", &in_condition(&[(one, ready), (two, serving), (three, not_ready)]));
     assert_reached(&world, &[one]);

@@ -24,7 +24,7 @@ fn world() -> World {
         let listen: Vec<Listen> = (0..count)
             .flat_map(|number| {
                 let addresses = Family::BOTH.map(|family| SocketAddr::new(pod.further_ip(family, number), TARGET));
-                addresses.map(|address| Listen::both(address)).into_iter().flatten().map(move |listen| (listen, number))
+                addresses.map(Listen::both).into_iter().flatten().map(move |listen| (listen, number))
             })
             .map(|(listen, number)| listen.named(format!("{cluster}{number}")))
             .collect();

@@ -47,6 +47,8 @@ pub(crate) fn programs(workspace: &Workspace, directory: &Path) -> Result<Progra
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         // The initramfs is unpacked by an emulated processor: leave out what only a debugger reads.
         .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
+        // And it is some thirty times slower than this one.
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
         .stderr(std::process::Stdio::inherit())
         .current_dir(&workspace.root);
     println!("vm: building the static test binary and mcs …");

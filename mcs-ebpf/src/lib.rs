@@ -118,8 +118,8 @@ pub struct Cidr6 {
     pub mask_be: [u32; 4],
 }
 
-/// What a client dials: the key of `mcs_frontends`.
-#[repr(C)]
+/// What a client dials: the key of `mcs_frontends`. Three whole words, as the kernel hashes and compares keys by words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Frontend {
     /// The ClusterSetIP.
@@ -129,7 +129,16 @@ pub struct Frontend {
     /// [`TCP`] or [`UDP`].
     pub protocol: u8,
     /// Always 0.
-    pub zero: u8,
+    pub zero: [u8; 5],
+}
+
+impl Frontend {
+    /// From what a client dials.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(addr: Addr, port_be: PortBe, protocol: u8) -> Self {
+        Self { addr, port_be, protocol, zero: [0; 5] }
+    }
 }
 
 /// One of `mcs_services`. 64 bytes, a cache line.
@@ -151,7 +160,7 @@ pub struct ServiceRow {
     /// All endpoints of this frontend's port and family that the manifests name, for people.
     pub total: u32,
     /// Always 0.
-    pub zero: [u32; 4],
+    pub zero: [u32; 3],
 }
 
 /// Base, count and flags of a service's block in one word, so that one atomic store replaces all three.
@@ -401,7 +410,7 @@ pub struct RuleKey {
 
 const _: () = {
     assert!(size_of::<Config>() == 176);
-    assert!(size_of::<Frontend>() == 20);
+    assert!(size_of::<Frontend>() == 24);
     assert!(size_of::<ServiceRow>() == 64);
     assert!(size_of::<Slot>() == 32);
     assert!(size_of::<MemberRow>() == 40);

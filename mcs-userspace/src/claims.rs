@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn frontend(n: u8) -> Frontend {
-        Frontend { addr: Addr::from_v4_be(u32::from(n)), port_be: PortBe::new(80), protocol: TCP, zero: 0 }
+        Frontend::new(Addr::from_v4_be(u32::from(n)), PortBe::new(80), TCP)
     }
 
     fn key(n: u8) -> ObjectKey {

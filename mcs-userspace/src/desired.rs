@@ -112,7 +112,7 @@ fn service(
     addr: Addr,
     port: &ImportPort,
 ) -> (Service, Option<Problem>) {
-    let frontend = Frontend { addr, port_be: PortBe::new(port.port), protocol: port.protocol.number(), zero: 0 };
+    let frontend = Frontend::new(addr, PortBe::new(port.port), port.protocol.number());
     let (mut candidates, problem) = candidates(ctx, import, state, clusters, addr, port);
     let sources = sources(clusters, &candidates);
 

@@ -70,7 +70,7 @@ fn addr(last: u8, is_v4: bool) -> Addr {
 }
 
 fn frontend(last: u8, protocol: u8) -> Frontend {
-    Frontend { addr: addr(last, protocol == TCP), port_be: PortBe::new(80), protocol, zero: 0 }
+    Frontend::new(addr(last, protocol == TCP), PortBe::new(80), protocol)
 }
 
 fn member(last: u8, generation: u32) -> MemberRow {
@@ -103,7 +103,7 @@ fn story() -> Vec<(Op, Expected)> {
         refusals: 7,
         ready: 2,
         total: 3,
-        zero: [0; 4],
+        zero: [0; 3],
     };
     vec![
         (Op::Cluster { index: 3, name: name_bytes("b") }, |rows| rows.clusters[3] = name_bytes("b")),

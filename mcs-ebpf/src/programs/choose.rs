@@ -56,9 +56,13 @@ fn find_once(frontend: &Frontend) -> Found {
     // SAFETY: the value may be recycled under our hands; the comparison below catches it.
     let Some(&index) = (unsafe { FRONTENDS.get(frontend) }) else { return Found::Nothing };
     let Some(row) = SERVICES.get_ptr(index) else { return Found::Nothing };
-    // SAFETY: a row of an array; its words are read one by one, each of them atomic.
-    let (theirs, generation) = unsafe { (core::ptr::read(&raw const (*row).frontend), (*row).generation) };
-    if theirs != *frontend {
+    // SAFETY: a row of an array; its words are read one by one, each of them atomic. Both sides are three aligned words.
+    let (is_it, generation) = unsafe {
+        let (theirs, ours) = ((&raw const (*row).frontend).cast::<u64>(), (&raw const *frontend).cast::<u64>());
+        let differ = (*theirs ^ *ours) | (*theirs.add(1) ^ *ours.add(1)) | (*theirs.add(2) ^ *ours.add(2));
+        (differ == 0, (*row).generation)
+    };
+    if !is_it {
         return Found::Recycled;
     }
     Found::Service(Service { index, generation, row })

@@ -1,7 +1,8 @@
 //! Reading and writing the address that a hook is about.
 //!
-//! Every access is volatile and of 32 bits: LLVM must neither merge nor widen loads of context fields, which the verifier
-//! would refuse, nor read one twice. Port fields hold the port in network order in the low 16 bits.
+//! Every access is volatile and of 32 bits, or of 64 in an IPv6 address (kernel 5.3, 600c70bad659): LLVM must neither merge
+//! nor widen loads of context fields, which the verifier would refuse, nor read one twice. Port fields hold the port in
+//! network order in the low 16 bits.
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -17,6 +18,9 @@ macro_rules! config {
 }
 pub(crate) use config;
 
+// Halves of an IPv6 address are taken apart and put together as a little-endian machine has them.
+const _: () = assert!(cfg!(target_endian = "little"));
+
 /// An address and port, as the context has them.
 #[derive(Clone, Copy)]
 pub(crate) struct Peer {
@@ -27,7 +31,7 @@ pub(crate) struct Peer {
 impl Peer {
     #[inline(always)]
     pub(crate) fn frontend(&self, protocol: u8) -> Frontend {
-        Frontend { addr: self.addr, port_be: PortBe(self.port_be as u16), protocol, zero: 0 }
+        Frontend::new(self.addr, PortBe(self.port_be as u16), protocol)
     }
 }
 
@@ -46,16 +50,12 @@ pub(crate) fn v4_be(ctx: &SockAddrContext) -> u32 {
 /// The destination of a v6 hook.
 #[inline(always)]
 pub(crate) fn v6_be(ctx: &SockAddrContext) -> [u32; 4] {
-    // SAFETY: as above.
-    unsafe {
-        let words = &raw const (*raw(ctx)).user_ip6;
-        [
-            core::ptr::read_volatile(&raw const (*words)[0]),
-            core::ptr::read_volatile(&raw const (*words)[1]),
-            core::ptr::read_volatile(&raw const (*words)[2]),
-            core::ptr::read_volatile(&raw const (*words)[3]),
-        ]
-    }
+    // SAFETY: as above; both halves are aligned, user_ip6 lies at a multiple of 8.
+    let (high, low) = unsafe {
+        let halves = (&raw const (*raw(ctx)).user_ip6).cast::<u64>();
+        (core::ptr::read_volatile(halves), core::ptr::read_volatile(halves.add(1)))
+    };
+    [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32]
 }
 
 /// The port of either.
@@ -115,11 +115,10 @@ pub(crate) fn set_v4(ctx: &SockAddrContext, peer: Peer) {
 pub(crate) fn set_v6(ctx: &SockAddrContext, peer: Peer) {
     // SAFETY: as above.
     unsafe {
-        let words = &raw mut (*raw(ctx)).user_ip6;
-        core::ptr::write_volatile(&raw mut (*words)[0], peer.addr.words_be[0]);
-        core::ptr::write_volatile(&raw mut (*words)[1], peer.addr.words_be[1]);
-        core::ptr::write_volatile(&raw mut (*words)[2], peer.addr.words_be[2]);
-        core::ptr::write_volatile(&raw mut (*words)[3], peer.addr.words_be[3]);
+        let halves = (&raw mut (*raw(ctx)).user_ip6).cast::<u64>();
+        let [a, b, c, d] = peer.addr.words_be.map(u64::from);
+        core::ptr::write_volatile(halves, a | b << 32);
+        core::ptr::write_volatile(halves.add(1), c | d << 32);
         core::ptr::write_volatile(&raw mut (*raw(ctx)).user_port, peer.port_be);
     }
 }

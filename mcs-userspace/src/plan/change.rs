@@ -226,7 +226,7 @@ fn plan_row(service: &Service, place: &Place, word: ServiceWord, ops: &mut Vec<O
         refusals: *refusals,
         ready: service.sources.iter().map(|s| s.ready).sum(),
         total: service.sources.iter().map(|s| s.total).sum(),
-        zero: [0; 4],
+        zero: [0; 3],
     };
     if *is_new {
         ops.push(Op::Service { index, row: new });

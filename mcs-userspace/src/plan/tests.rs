@@ -38,7 +38,7 @@ fn frontend(n: u8) -> Frontend {
     let ip: std::net::IpAddr =
         if n.is_multiple_of(2) { [10, 96, 0, n].into() } else { [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)].into() };
     let protocol = if n.is_multiple_of(3) { UDP } else { TCP };
-    Frontend { addr: Addr::from(ip), port_be: PortBe::new(80), protocol, zero: 0 }
+    Frontend::new(Addr::from(ip), PortBe::new(80), protocol)
 }
 
 pub(crate) fn service(n: u8, backends: &[(&str, u8, u64)]) -> Service {

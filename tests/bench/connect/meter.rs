@@ -12,7 +12,7 @@ use super::NONE;
 use crate::bpf::connect_links;
 use crate::figures::Runs;
 use crate::progress::Progress;
-use crate::site::enter;
+use crate::site::{enter, leave};
 
 /// One variant: where its sockets are made and where they connect to.
 pub(crate) struct Case {
@@ -32,6 +32,7 @@ impl Case {
         enter(cgroup)?;
         let first = to.first().with_context(|| format!("variant {name}: no destination"))?;
         let socket = socket(family(*first), SocketType::DGRAM, None).context("make a UDP socket")?;
+        leave()?;
         Ok(Self { name, against, cgroup: cgroup.to_owned(), socket, to })
     }
 }
@@ -127,7 +128,9 @@ pub(crate) fn fresh(case: &Case, times: u32) -> Result<f64> {
             connect(&socket, to).with_context(|| format!("connect to {to}"))?;
         }
     }
-    Ok((cpu_ns() - started) / f64::from(times))
+    let taken = cpu_ns() - started;
+    leave()?;
+    Ok(taken / f64::from(times))
 }
 
 /// Nanoseconds for a TCP connection to a listener of this same network namespace, both ends. It is closed by reset, as
@@ -146,5 +149,7 @@ pub(crate) fn handshakes(case: &Case, listener: &TcpListener, times: u32) -> Res
             drop(accepted);
         }
     }
-    Ok((cpu_ns() - started) / f64::from(times))
+    let taken = cpu_ns() - started;
+    leave()?;
+    Ok(taken / f64::from(times))
 }

@@ -36,7 +36,7 @@ use self::meter::{Case, fresh, handshakes, in_turn, reconnects};
 use self::variants::Variants;
 use crate::Size;
 use crate::figures::{Found, Runs, Table, at_most, digits, quartiles};
-use crate::site::Site;
+use crate::site::{Site, leave};
 
 /// The name of the variant without a program; others of the kind begin with it.
 const NONE: &str = "no program";
@@ -66,6 +66,7 @@ pub(crate) fn run(size: Size) -> Result<Found> {
     let site = Site::new()?;
     // The sockets belong to the pod's network namespace: everything runs on one thread inside.
     site.pod().try_run(|| {
+        leave()?;
         let variants = Variants::set_up(&site, size).context("set up what is to be measured")?;
         measure(&variants, &effort)
     })?

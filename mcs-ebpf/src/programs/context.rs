@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use mcs_ebpf::addr::MAPPED_WORD_BE;
-use mcs_ebpf::{Addr, Frontend, PortBe};
+use mcs_ebpf::{Addr, Frontend};
 
 /// Reads a field of the constants; volatile, because their values are set at load.
 macro_rules! config {
@@ -31,7 +31,11 @@ pub(crate) struct Peer {
 impl Peer {
     #[inline(always)]
     pub(crate) fn frontend(&self, protocol: u8) -> Frontend {
-        Frontend::new(self.addr, PortBe(self.port_be as u16), protocol)
+        let [a, b, c, d] = self.addr.words_be.map(u64::from);
+        // Stored by the words that the kernel hashes and compares: loads that span smaller stores wait for them.
+        let words = [a | b << 32, c | d << 32, u64::from(self.port_be & 0xffff) | u64::from(protocol) << 16];
+        // SAFETY: three words are a frontend: address, then port, protocol and zeros; every pattern of them is one.
+        unsafe { core::mem::transmute::<[u64; 3], Frontend>(words) }
     }
 }
 

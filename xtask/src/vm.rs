@@ -56,7 +56,7 @@ pub(crate) struct Args {
     pass: Vec<String>,
 }
 
-const TIMEOUT: u64 = 600;
+const TIMEOUT: u64 = 1200;
 
 /// `cargo xtask vm`.
 pub(crate) fn run(args: &Args) -> Result<()> {

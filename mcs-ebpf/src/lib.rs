@@ -108,8 +108,8 @@ pub struct Cidr4 {
     pub mask_be: u32,
 }
 
-/// An IPv6 CIDR as a program compares it.
-#[repr(C)]
+/// An IPv6 CIDR as a program compares it: by halves.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cidr6 {
     /// The network's address.

@@ -82,13 +82,12 @@ pub const fn word1(service: u32, generation: u32, is_udp: bool, backend: u32) ->
         | (backend as u64) << 32
 }
 
-/// Spreads `word1` over 64 bits (the finaliser of SplitMix64, shortened). `mix(0)` is 0 and no cookie is 0: a free entry
-/// is nobody's.
+/// Spreads `word1` over 64 bits. `mix(0)` is 0 and no cookie is 0: a free entry is nobody's.
 #[inline(always)]
 #[must_use]
 pub const fn mix(word1: u64) -> u64 {
     let x = (word1 & !USED).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    x ^ (x >> 32)
 }
 
 /// The `word0` that ties a cookie to a `word1`.
@@ -98,17 +97,15 @@ pub const fn word0(cookie: u64, word1: u64) -> u64 {
     cookie ^ mix(word1)
 }
 
-/// 32 bits for a backend. The port is a word, as programs hold it.
+/// 32 bits for a backend: two multiplications that do not wait for each other, whose upper halves depend on every bit.
+/// The port is a word, as programs hold it.
 #[inline(always)]
 #[must_use]
 pub const fn backend_hash(addr: Addr, port_be: u32) -> u32 {
     let w = addr.words_be;
-    let high = (w[0] as u64) << 32 | w[1] as u64;
+    let high = (w[1] as u64) << 32 | (w[0] ^ port_be) as u64;
     let low = (w[2] as u64) << 32 | w[3] as u64;
-    let x = (high ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xff51_afd7_ed55_8ccd) ^ low;
-    let x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53) ^ port_be as u64;
-    let x = (x ^ (x >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x >> 32) as u32
+    ((high.wrapping_mul(0xc4ce_b9fe_1a85_ec53) ^ low.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32) as u32
 }
 
 /// [`backend_hash`] for userspace types.

@@ -9,6 +9,8 @@ use aya_ebpf::programs::SockAddrContext;
 use mcs_ebpf::addr::MAPPED_WORD_BE;
 use mcs_ebpf::{Addr, Frontend};
 
+use super::maps::CONFIG;
+
 /// Reads a field of the constants; volatile, because their values are set at load.
 macro_rules! config {
     ($($field:tt)+) => {
@@ -54,11 +56,18 @@ pub(crate) fn v4_be(ctx: &SockAddrContext) -> u32 {
 /// The destination of a v6 hook.
 #[inline(always)]
 pub(crate) fn v6_be(ctx: &SockAddrContext) -> [u32; 4] {
+    words(v6_half(ctx, 0), v6_half(ctx, 1))
+}
+
+/// One half of it: each costs the program two loads.
+#[inline(always)]
+fn v6_half(ctx: &SockAddrContext, half: usize) -> u64 {
     // SAFETY: as above; both halves are aligned, user_ip6 lies at a multiple of 8.
-    let (high, low) = unsafe {
-        let halves = (&raw const (*raw(ctx)).user_ip6).cast::<u64>();
-        (core::ptr::read_volatile(halves), core::ptr::read_volatile(halves.add(1)))
-    };
+    unsafe { core::ptr::read_volatile((&raw const (*raw(ctx)).user_ip6).cast::<u64>().add(half)) }
+}
+
+#[inline(always)]
+fn words(high: u64, low: u64) -> [u32; 4] {
     [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32]
 }
 
@@ -138,31 +147,40 @@ pub(crate) fn in_cidrs4(v4_be: u32) -> bool {
     matches!(0) || matches!(1) || matches!(2) || matches!(3)
 }
 
-/// Whether an IPv6 address can be a ClusterSetIP at all.
-#[inline(always)]
-pub(crate) fn in_cidrs6(words_be: [u32; 4]) -> bool {
-    macro_rules! matches {
-        ($i:literal) => {
-            config!(v6_count) > $i
-                && words_be[0] & config!(v6[$i].mask_be[0]) == config!(v6[$i].net_be[0])
-                && words_be[1] & config!(v6[$i].mask_be[1]) == config!(v6[$i].net_be[1])
-                && words_be[2] & config!(v6[$i].mask_be[2]) == config!(v6[$i].net_be[2])
-                && words_be[3] & config!(v6[$i].mask_be[3]) == config!(v6[$i].net_be[3])
-        };
-    }
-    matches!(0) || matches!(1) || matches!(2) || matches!(3)
+/// Whether one half of an IPv6 address is that half of one of the CIDRs.
+macro_rules! half_in_cidrs6 {
+    ($value:expr, $half:literal, $($i:literal)+) => {
+        false $(|| config!(v6_count) > $i && {
+            // SAFETY: halves of two aligned fields of a static.
+            let (mask, net) = unsafe {
+                let (mask, net) = (&raw const CONFIG.v6[$i].mask_be, &raw const CONFIG.v6[$i].net_be);
+                (
+                    core::ptr::read_volatile(mask.cast::<u64>().add($half)),
+                    core::ptr::read_volatile(net.cast::<u64>().add($half)),
+                )
+            };
+            $value & mask == net
+        })+
+    };
 }
 
-/// The destination of a v6 hook, if it can be a ClusterSetIP: IPv4-mapped ones are looked up as IPv4.
+/// The destination of a v6 hook, if it can be a ClusterSetIP: IPv4-mapped ones are looked up as IPv4. The first half
+/// alone sends most others away.
+///
+/// With several CIDRs each half may be another one's; such an address is looked up for nothing, and is nobody's frontend.
 #[inline(always)]
 pub(crate) fn clusterset_v6(ctx: &SockAddrContext) -> Option<Addr> {
-    let words_be = v6_be(ctx);
-    if words_be[0] == 0 && words_be[1] == 0 && words_be[2] == MAPPED_WORD_BE {
-        if !in_cidrs4(words_be[3]) {
-            return None;
-        }
-    } else if !in_cidrs6(words_be) {
+    let high = v6_half(ctx, 0);
+    let may_be = half_in_cidrs6!(high, 0, 0 1 2 3);
+    if !may_be && high != 0 {
         return None;
     }
-    Some(Addr { words_be })
+    let low = v6_half(ctx, 1);
+    let words_be = words(high, low);
+    let is_clustersets = if high == 0 && words_be[2] == MAPPED_WORD_BE {
+        in_cidrs4(words_be[3])
+    } else {
+        may_be && half_in_cidrs6!(low, 1, 0 1 2 3)
+    };
+    if is_clustersets { Some(Addr { words_be }) } else { None }
 }

@@ -1,7 +1,7 @@
 //! The map definitions and the constants. Sizes here are the defaults; the agent's flags may set others at load.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use mcs_ebpf::{
     AffinityEntry, AffinityKey, AgentRow, Config, Frontend, MemberRef, MemberRow, Name, REPORT_BYTES, RuleKey,
     ServiceName, ServiceRow, Slot, SourceRow, UdpFlow, UdpOrigin, sockets,
@@ -40,6 +40,10 @@ pub(crate) static COUNTERS: Array<u64> = Array::with_max_entries(1 << 17, MMAPAB
 
 #[map(name = "mcs_sockets")]
 pub(crate) static SOCKETS: Array<sockets::Set> = Array::with_max_entries(1 << 16, MMAPABLE);
+
+/// The state of each CPU's random numbers. A program's own, never pinned.
+#[map(name = "mcs_draws")]
+pub(crate) static DRAWS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 #[map(name = "mcs_udp_flows")]
 pub(crate) static UDP_FLOWS: LruHashMap<UdpFlow, MemberRef> = LruHashMap::with_max_entries(1 << 16, 0);

@@ -13,6 +13,7 @@
 //! * [`tables`] what maps hold, in words; [`plan`] the stores that lead there, [`arena`] and [`ids`] where rows lie.
 //! * [`programmer`] all of it together, over any [`maps`]; [`dump`] the way back, from maps to words.
 //! * [`dataplane`] programs, links and pins; [`failclosed`] what holds traffic back while there are none.
+//! * [`clusterset`] the control plane's decisions.
 //! * [`agent`] the loop; [`report`] what it says of itself; [`check`] manifests without a kernel; [`cli`] the verbs.
 
 pub mod agent;
@@ -21,6 +22,7 @@ pub mod arena;
 pub mod check;
 pub mod claims;
 pub mod cli;
+pub mod clusterset;
 pub mod dataplane;
 pub mod desired;
 pub mod dump;

@@ -15,6 +15,7 @@
 //!        records, lease, reservations       ServiceImports, EndpointSlices, conditions
 //! ```
 
+pub mod controller;
 pub mod event;
 pub mod local;
 pub mod record;

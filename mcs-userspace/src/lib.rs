@@ -14,11 +14,13 @@
 //! * [`programmer`] all of it together, over any [`maps`]; [`dump`] the way back, from maps to words.
 //! * [`dataplane`] programs, links and pins; [`failclosed`] what holds traffic back while there are none.
 //! * [`clusterset`] the control plane's decisions.
+//! * [`broker`] the verbs that prepare a ClusterSet: init, join, leave, revoke.
 //! * [`agent`] the loop; [`report`] what it says of itself; [`check`] manifests without a kernel; [`cli`] the verbs.
 
 pub mod agent;
 pub mod api;
 pub mod arena;
+pub mod broker;
 pub mod check;
 pub mod claims;
 pub mod cli;

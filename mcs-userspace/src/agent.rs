@@ -155,7 +155,7 @@ impl Agent {
         let started = std::time::Instant::now();
         let count = events.len();
         let Self { programmer, dataplane, source, .. } = self;
-        programmer.set_incomplete(source.unread().next().is_some());
+        programmer.set_unread(source.unread());
         let outcome = programmer.handle(events, &mut || Ok(dataplane.borrow_mut().attach_udp()?));
         if count > 0 {
             debug!(events = count, changed = outcome.changed, removed = outcome.removed, took = ?started.elapsed(), "handled");

@@ -5,7 +5,7 @@
 //! source: a value of these types is well-formed in itself (families, ranges, lengths). What is wrong only beside other
 //! objects or under this agent's flags is found in [`crate::claims`] and [`crate::desired`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -197,6 +197,15 @@ impl Object {
     }
 }
 
+impl ObjectId {
+    /// The object's namespace and name.
+    #[must_use]
+    pub const fn key(&self) -> &ObjectKey {
+        let (Self::Import(key) | Self::Slice(key)) = self;
+        key
+    }
+}
+
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -216,6 +225,23 @@ pub enum Event {
     /// Everything that existed when the source started has been delivered: from here on, what is not in the world may
     /// be removed from the kernel.
     Synced,
+}
+
+/// What a source has, and could not read since it started: what the agent before left may be in it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unread {
+    /// Something of which nothing is known: a file that cannot be taken apart.
+    pub anything: bool,
+    /// Namespaces of objects that are invalid as a whole.
+    pub namespaces: BTreeSet<Arc<str>>,
+}
+
+impl Unread {
+    /// Whether an import or one of its slices may be among it.
+    #[must_use]
+    pub fn may_concern(&self, namespace: &str) -> bool {
+        self.anything || self.namespaces.contains(namespace)
+    }
 }
 
 /// All objects, indexed by the ServiceImport that they are about.

@@ -23,6 +23,7 @@ mod room;
 mod shrink;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use mcs_ebpf::{Frontend, ServiceRow, ServiceWord, SourceRow, UDP};
 
@@ -31,7 +32,7 @@ pub use self::room::{Full, NoRoom};
 use crate::arena::{Arena, Block, BlockMark};
 use crate::ids::{IdMark, IdPool};
 use crate::maps::{Maps, Op, Sizes};
-use crate::tables::Service;
+use crate::tables::{Service, name_text};
 
 /// Where everything lies.
 #[derive(Debug)]
@@ -109,6 +110,12 @@ impl Planner {
     /// The frontends that have a service, in no order.
     pub fn frontends(&self) -> impl Iterator<Item = &Frontend> {
         self.services.keys()
+    }
+
+    /// The namespace of the import that a frontend's service comes from; empty when there is no such service.
+    #[must_use]
+    pub fn namespace(&self, maps: &impl Maps, frontend: &Frontend) -> Arc<str> {
+        self.services.get(frontend).map_or_else(|| "".into(), |held| name_text(&maps.name(held.index).namespace))
     }
 
     /// How many services there are.

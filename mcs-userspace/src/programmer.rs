@@ -26,7 +26,7 @@ use crate::claims::Claims;
 use crate::desired::{NodeContext, desired};
 use crate::dump::dump;
 use crate::maps::{MapError, Maps, Op};
-use crate::model::{Event, ObjectId, ObjectKey, World};
+use crate::model::{Event, ObjectId, ObjectKey, Unread, World};
 use crate::plan::Planner;
 use crate::problem::{Problem, Severity};
 use crate::tables::{Service, Tables};
@@ -48,8 +48,8 @@ pub struct Programmer<M> {
     synced: bool,
     /// Whether what the agent before left, and nobody claims, has been found.
     pruned: bool,
-    /// Whether part of the source could not be read since this start.
-    incomplete: bool,
+    /// What of the source could not be read since this start.
+    unread: Unread,
     /// Whether the imports have been looked at once since [`Event::Synced`].
     looked: bool,
     /// Imports whose services stay as the agent before left them, as what is not known may be what they would lose.
@@ -85,7 +85,7 @@ impl<M: Maps> Programmer<M> {
             claims: Claims::default(),
             synced: false,
             pruned: false,
-            incomplete: false,
+            unread: Unread::default(),
             looked: false,
             held: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -114,13 +114,14 @@ impl<M: Maps> Programmer<M> {
         self.settle(before_udp)
     }
 
-    /// Says whether part of the source could not be read since this start: a damaged file, say. As long as that is so,
-    /// nothing that the agent before left is removed for being in no object that was read: neither a service, nor, at
-    /// the first look, a backend. To be said before [`Programmer::handle`].
-    pub fn set_incomplete(&mut self, incomplete: bool) {
-        self.incomplete = incomplete;
-        if !incomplete {
-            self.dirty.append(&mut self.held);
+    /// Says what of the source could not be read since this start: a damaged file, an invalid object. As long as that is
+    /// so, nothing that the agent before left and that may be in it is removed for being in no object that was read:
+    /// neither a service, nor, at the first look, a backend. To be said before [`Programmer::handle`].
+    pub fn set_unread(&mut self, unread: Unread) {
+        if unread != self.unread {
+            self.unread = unread;
+            self.pruned = false;
+            self.dirty.extend(self.held.extract_if(.., |key| !self.unread.may_concern(&key.namespace)));
         }
     }
 
@@ -198,7 +199,7 @@ impl<M: Maps> Programmer<M> {
     }
 
     fn is_unfinished(&self) -> bool {
-        !self.dirty.is_empty() || !self.removals.is_empty() || (!self.pruned && !self.incomplete)
+        !self.dirty.is_empty() || !self.removals.is_empty() || (!self.pruned && !self.unread.anything)
     }
 
     /// Whether the planner agrees with the maps, after it was made to if need be.
@@ -284,7 +285,10 @@ impl<M: Maps> Programmer<M> {
         outcome: &mut Outcome,
     ) -> Result<Option<Aside>, Failure> {
         let is_new = !self.planner.has(&service.frontend);
-        if self.incomplete && !self.looked && self.planner.would_lose(&self.maps, service) {
+        if !self.looked
+            && self.unread.may_concern(&service.import.namespace)
+            && self.planner.would_lose(&self.maps, service)
+        {
             self.held.insert(service.import.clone());
             return Ok(None);
         }
@@ -334,9 +338,13 @@ impl<M: Maps> Programmer<M> {
         if self.stale || !self.dirty.is_empty() {
             return;
         }
-        if !self.pruned && !self.incomplete {
+        if !self.pruned && !self.unread.anything {
             self.pruned = true;
-            self.removals.extend(self.planner.frontends().filter(|f| self.claims.owner(f).is_none()));
+            let Self { planner, maps, claims, unread, .. } = self;
+            let is_known =
+                |f: &Frontend| unread.namespaces.is_empty() || !unread.may_concern(&planner.namespace(maps, f));
+            let unclaimed = planner.frontends().filter(|f| claims.owner(f).is_none() && is_known(f));
+            self.removals.extend(unclaimed);
         }
         while let Some(frontend) = self.removals.pop_first() {
             if self.claims.owner(&frontend).is_some() {

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::lax::{Key, Lax};
 use super::shapes::{Document, Identity};
+use crate::api;
 
 /// How a file is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,7 +114,11 @@ fn json_documents(located: Vec<Located<'_>>, each: &mut dyn FnMut(Item<'_>)) {
     for (n, Located { text, head }) in located.into_iter().enumerate() {
         let place = document_place(several, n);
         let kind = if let Lax::Good(kind) = &head.kind { kind } else { "" };
+        let api_version = if let Lax::Good(version) = &head.api_version { version } else { "" };
         match list_of(kind) {
+            None if matches!(head.items, Items::List(_)) && !is_other_list(kind, api_version) => {
+                each(unknown_list(place, kind));
+            }
             None => each(Item { place, content: json_content(text) }),
             Some(item_kind) => match head.items {
                 Items::List(items) => {
@@ -165,6 +170,18 @@ fn list_of(kind: &str) -> Option<&'static str> {
         "EndpointSliceList" => Some("EndpointSlice"),
         _ => None,
     }
+}
+
+/// Whether a kind that is no list of ours is a list of something else, and not one of ours whose kind was damaged.
+fn is_other_list(kind: &str, api_version: &str) -> bool {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    kind.ends_with("List") && kind != "List" && group != api::GROUP && group != api::SLICE_GROUP
+}
+
+/// What has items is a list, whatever it calls itself: whose objects they were, and whether they are gone, it does not say.
+fn unknown_list(place: String, kind: &str) -> Item<'static> {
+    let why = format!("items in an object of kind {kind:?}, which is no list");
+    Item { place, content: Content::Unreadable { identity: Box::default(), why } }
 }
 
 /// The API server leaves `kind` and `apiVersion` out of the items of typed lists.
@@ -304,13 +321,16 @@ fn yaml(text: &str, each: &mut dyn FnMut(Item<'_>)) -> Result<usize, String> {
     let several = documents.len() > 1;
     for (n, document) in documents.iter().enumerate() {
         let place = document_place(several, n);
-        let kind = document.get("kind").and_then(Value::as_str).and_then(list_of);
-        match (kind, document.get("items").and_then(Value::as_array)) {
+        let text = |field| document.get(field).and_then(Value::as_str);
+        let kind = text("kind").unwrap_or_default();
+        match (list_of(kind), document.get("items").and_then(Value::as_array)) {
+            (None, Some(_)) if !is_other_list(kind, text("apiVersion").unwrap_or_default()) => {
+                each(unknown_list(place, kind))
+            }
             (None, _) => each(Item { place, content: yaml_content(document) }),
             (Some(_), None) => each(no_items(place)),
             (Some(item_kind), Some(items)) => {
-                let version = document.get("apiVersion").and_then(Value::as_str);
-                let version = version.map_or(Lax::Absent, |version| Lax::Good(version.into()));
+                let version = text("apiVersion").map_or(Lax::Absent, |version| Lax::Good(version.into()));
                 for (i, item) in items.iter().enumerate() {
                     let mut content = yaml_content(item);
                     inherit(&mut content, item_kind, &version);

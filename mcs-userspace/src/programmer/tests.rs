@@ -136,7 +136,7 @@ fn what_could_not_be_read_is_not_taken_for_gone() {
 
     // after a restart, the file that holds the others is damaged
     let mut second = Programmer::new(ctx(), first.maps).unwrap();
-    second.set_incomplete(true);
+    second.set_unread(Unread { anything: true, ..Unread::default() });
     let outcome = handle(&mut second, web().into_iter().chain([Event::Synced]));
     assert!(outcome.settled && !outcome.retry, "{outcome:?}");
     assert_eq!(text(&second), before);
@@ -146,9 +146,25 @@ fn what_could_not_be_read_is_not_taken_for_gone() {
     assert_eq!((outcome.changed, outcome.removed), (1, 0));
 
     // mended: the second import is still there, or gone for good
-    second.set_incomplete(false);
+    second.set_unread(Unread::default());
     assert_eq!(handle(&mut second, []).removed, 1);
     assert_eq!(second.tables().unwrap().services.len(), 1);
+}
+
+#[test]
+fn what_is_invalid_from_the_start_holds_its_namespace_and_nothing_else() {
+    let web = || [apply_import(import(1, 1, None, &[HTTP])), apply_slice(slice(1, 1, "a", &[1]))];
+    let other = || [apply_slice(slice(2, 1, "b", &[2])), apply_import(import(2, 2, None, &[HTTP]))];
+    for (namespace, removed) in [(key(2).namespace, 0), ("elsewhere".into(), 1)] {
+        let mut first = programmer(ROOMY);
+        handle(&mut first, web().into_iter().chain(other()).chain([Event::Synced]));
+        let mut second = Programmer::new(ctx(), first.maps).unwrap();
+        second.set_unread(Unread { anything: false, namespaces: [namespace].into() });
+        let outcome = handle(&mut second, web().into_iter().chain([Event::Synced]));
+        assert!(outcome.settled && !outcome.retry && outcome.removed == removed, "{outcome:?}");
+        second.set_unread(Unread::default());
+        assert_eq!(handle(&mut second, []).removed, 1 - removed);
+    }
 }
 
 #[test]

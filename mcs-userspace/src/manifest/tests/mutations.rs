@@ -193,10 +193,7 @@ proptest! {
         let mut damaged = text.clone().into_bytes();
         let at = at.index(damaged.len());
         damaged[at] = byte;
-        // a byte may turn a name, a kind or a key into a valid other one: that is not damage that anyone can see. It
-        // costs one object, or all of them where it is the list's own kind.
-        let is_list = |list: serde_json::Value| list["kind"] == "List";
-        prop_assume!(serde_json::from_slice(&damaged).map_or(true, is_list));
+        // a byte may turn a name, a kind or a key into a valid other one: that is not damage that anyone can see
         let events = change("a.json", &text, &damaged);
         prop_assert!(deletes(&events).len() <= 1, "{:?}", events);
     }

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use self::queue::{Changes, Queue};
 pub use self::state::{DirState, Settled};
-use crate::model::Event;
+use crate::model::{Event, Unread};
 use crate::problem::{Problem, Severity};
 
 /// How often it is checked that the path still leads to the directory that is watched: a symlink may have been turned
@@ -155,9 +155,10 @@ impl DirSource {
         self.problem_version
     }
 
-    /// Files that could never be taken apart since the start: what they hold is not known, so nothing that a former
-    /// agent stored should be removed for not being in the world.
-    pub fn unread(&self) -> impl Iterator<Item = &str> {
+    /// What is there and could not be read since the start: nothing that a former agent stored for it should be removed
+    /// for not being in the world.
+    #[must_use]
+    pub fn unread(&self) -> Unread {
         self.state.unread()
     }
 

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::manifest::{self, Counts, Interner, Parsed};
-use crate::model::{Event, Object, ObjectId};
+use crate::model::{Event, Object, ObjectId, Unread};
 use crate::problem::{Problem, Severity};
 
 /// The state of a directory of manifests.
@@ -42,8 +42,10 @@ struct File {
     objects: HashMap<ObjectId, u64>,
     problems: Vec<Problem>,
     counts: Counts,
-    /// Whether it could be taken apart at least once.
+    /// Whether all its objects could be told apart at least once.
     was_read: bool,
+    /// Objects that never were valid.
+    unread: HashSet<ObjectId>,
 }
 
 /// What follows from the files that were read.
@@ -136,9 +138,14 @@ impl DirState {
         self.files.values().flat_map(|file| &file.problems).chain(self.shadowed.values())
     }
 
-    /// Files that could never be taken apart: what they hold is not known.
-    pub fn unread(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().filter(|(_, file)| !file.was_read).map(|(name, _)| &**name)
+    /// What is there and was never readable: a file that could not be taken apart, an object that never was valid.
+    #[must_use]
+    pub fn unread(&self) -> Unread {
+        let objects = self.files.values().flat_map(|file| &file.unread).filter(|id| !self.told.contains_key(*id));
+        Unread {
+            anything: self.files.values().any(|file| !file.was_read),
+            namespaces: objects.map(|id| Arc::clone(&id.key().namespace)).collect(),
+        }
     }
 
     /// The names of all files.
@@ -159,7 +166,9 @@ impl DirState {
     /// Takes in what a file holds now. Returns its problems.
     fn take(&mut self, name: &Arc<str>, file: &mut File, parsed: Parsed) -> Vec<Problem> {
         let Parsed { objects, broken, idle: _, unidentified, mut problems, counts } = parsed;
-        (file.counts, file.was_read) = (counts, true);
+        file.counts = counts;
+        file.was_read |= !unidentified;
+        file.unread.clear();
         let mut before = std::mem::take(&mut file.objects);
         for object in objects {
             let id = object.id();
@@ -175,7 +184,10 @@ impl DirState {
             file.objects.insert(id, digest);
         }
         for id in broken {
-            let Some((id, digest)) = before.remove_entry(&id) else { continue };
+            let Some((id, digest)) = before.remove_entry(&id) else {
+                file.unread.insert(id);
+                continue;
+            };
             let object = id.to_string();
             if let Some(problem) = problems.iter_mut().rev().find(|problem| problem.object == object) {
                 problem.reason.push_str("; the object stays as it was");

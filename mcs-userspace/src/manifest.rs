@@ -13,7 +13,7 @@
 //! [`Parsed::unidentified`] tells that something was there of which not even the name could be read.
 
 mod documents;
-mod field;
+pub(crate) mod field;
 mod import;
 mod interner;
 mod lax;
@@ -30,7 +30,8 @@ use k8s_openapi::jiff::Timestamp;
 pub use self::documents::Format;
 use self::documents::Item;
 pub use self::interner::Interner;
-use self::lax::{Lax, quoted};
+use self::lax::Lax;
+pub(crate) use self::lax::quoted;
 use self::report::Report;
 use self::shapes::{Document, Identity, Metadata};
 use crate::api;

@@ -18,5 +18,8 @@
 pub mod controller;
 pub mod event;
 pub mod local;
+pub mod merge;
 pub mod record;
 pub mod service;
+pub mod slices;
+pub mod validate;

@@ -9,7 +9,7 @@ use crate::model::Protocol;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn dns_label(text: &str) -> Result<(), String> {
+pub(crate) fn dns_label(text: &str) -> Result<(), String> {
     label(text).map_err(|why| format!("{} is no DNS label: {why}", quoted(text)))
 }
 
@@ -17,7 +17,7 @@ pub(super) fn dns_label(text: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn dns_name(text: &str) -> Result<(), String> {
+pub(crate) fn dns_name(text: &str) -> Result<(), String> {
     if text.len() > 253 {
         return Err(format!("{} is no DNS name: longer than 253 characters", quoted(text)));
     }
@@ -55,8 +55,15 @@ fn label(text: &str) -> Result<(), &'static str> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    let ip: IpAddr = text.parse().map_err(|_not_an_address| format!("{} is no IP address", quoted(text)))?;
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_not_an_address| format!("{} is no IP address", quoted(text))).and_then(assignable)
+}
+
+/// An address that pods or ClusterSetIPs may have, once it is read.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn assignable(ip: IpAddr) -> Result<IpAddr, String> {
     let kind = match ip {
         ip if ip.is_unspecified() => "unspecified",
         ip if ip.is_loopback() => "a loopback address",
@@ -80,7 +87,7 @@ pub(super) fn family(ip: &IpAddr) -> &'static str {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn port(number: i64) -> Result<u16, String> {
+pub(crate) fn port(number: i64) -> Result<u16, String> {
     u16::try_from(number).ok().filter(|port| *port != 0).ok_or_else(|| format!("{number} is not in 1..=65535"))
 }
 

@@ -226,7 +226,7 @@ macro_rules! shape {
 pub(super) use shape;
 
 /// A user's text for a report: quoted, escaped, and cut where it gets long.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
         None => format!("{text:?}"),

@@ -7,6 +7,7 @@
 
 mod bpf_linker;
 mod bpffs;
+mod kubernetes;
 mod packages;
 mod rust_src;
 
@@ -26,6 +27,10 @@ use crate::{child, workspace::Workspace};
 /// Always: rust-src of the pinned compiler (from rustup, else from Debian's package of the same version), bpf-linker
 /// (built by `cargo install`, about 70 s on two cores). Then Debian packages by apt-get, and bpffs at /sys/fs/bpf; these
 /// two need root. Without it everything else works, and the lines on stderr say which command to run as root.
+///
+/// For tests and benches with real API servers: etcd, kube-apiserver and kube-controller-manager of the versions that
+/// xtask/kubernetes pins, looked for in KUBEBUILDER_ASSETS, then in mcs/bin of the user's cache (XDG_CACHE_HOME), else
+/// built there from Go modules, about 13 minutes on two cores. Without them those tests are skipped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which work to prepare for; repeatable. Default: test, demo and bench.
@@ -118,6 +123,9 @@ fn install(groups: &[Group], args: &Args) -> Result<Tally> {
     packages::ensure(groups, |package, essential, result| {
         tally.record(package, essential, result);
     });
+    if groups.iter().any(|group| matches!(group, Group::Test | Group::Bench | Group::All)) {
+        kubernetes::ensure(&workspace.root, |module, result| tally.record(module, false, result));
+    }
     if groups.iter().any(|group| !matches!(group, Group::Build | Group::Vm)) {
         tally.record("bpffs", false, bpffs::ensure());
     }

@@ -67,7 +67,8 @@ pub(super) fn ensure(groups: &[Group], mut report: impl FnMut(&str, bool, Result
     }
 }
 
-fn install(names: &[&str]) -> Result<Outcome> {
+/// Installs packages; whoever wants them has looked whether they are there.
+pub(super) fn install(names: &[&str]) -> Result<Outcome> {
     let list = names.join(" ");
     as_root(&format!("apt-get install -y {list}"))?;
     if child::find("apt-get").is_none() {

@@ -15,11 +15,15 @@
 //!        records, lease, reservations       ServiceImports, EndpointSlices, conditions
 //! ```
 
+pub mod brake;
 pub mod controller;
 pub mod event;
+pub mod liveness;
 pub mod local;
+pub mod membership;
 pub mod merge;
 pub mod record;
 pub mod service;
 pub mod slices;
 pub mod validate;
+pub mod vip;

@@ -240,6 +240,9 @@ pub struct SourceMark {
     /// The highest resourceVersion that a list of ServiceExports had.
     #[serde(default)]
     pub resource_version: u64,
+    /// Withdrawals are held: the rest is how its API server was before.
+    #[serde(default)]
+    pub holding: bool,
 }
 
 #[cfg(test)]

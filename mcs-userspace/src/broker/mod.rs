@@ -8,3 +8,4 @@
 //! ```
 
 pub mod credentials;
+pub mod documents;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod check;
+mod crds;
 mod detach;
 mod dump;
 mod services;
@@ -43,6 +44,8 @@ enum Verb {
     Dump(dump::Dump),
     /// Validate manifests without touching a kernel.
     Check(check::Check),
+    /// Print the CustomResourceDefinitions of ServiceExport, ServiceImport and ClusterProperty.
+    Crds(crds::Crds),
     /// Remove programs, links, maps and rules of a pin directory.
     Detach(detach::Detach),
 }
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Verb::Services(verb) => verb.run(),
         Verb::Dump(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
+        Verb::Crds(verb) => verb.run(),
         Verb::Detach(verb) => verb.run(),
     };
     match result {

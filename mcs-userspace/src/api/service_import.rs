@@ -1,37 +1,9 @@
-//! The Kubernetes types, labels and annotations that make up the multi-cluster service API.
-//!
-//! The ServiceImport is upstream's (kubernetes-sigs/mcs-api); its two versions have one schema. The types here are for
-//! reading and writing the API and for generating its CRD. Manifests are not read through them but field by field
-//! ([`crate::manifest`]), so that one wrong field does not cost the object. EndpointSlices are `k8s_openapi`'s
-//! `discovery/v1`.
+//! ServiceImport: a service of the ClusterSet, as an importing cluster knows it (KEP-1645 "Importing Services").
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-pub use k8s_openapi::api::discovery::v1::EndpointSlice;
-
-/// Annotation of a ServiceImport: `{"a":90,"b":10}`, the share of each source cluster as a whole.
-pub const CLUSTER_WEIGHTS: &str = "mcs.internal/cluster-weights";
-
-/// Label of an imported EndpointSlice: the name of the ServiceImport, in its own namespace, that it belongs to.
-pub const SERVICE_NAME: &str = "multicluster.kubernetes.io/service-name";
-
-/// Label of an imported EndpointSlice: the id of the cluster that its endpoints are in.
-pub const SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster";
-
-/// Group of ServiceImport and ServiceExport.
-pub const GROUP: &str = "multicluster.x-k8s.io";
-
-/// The versions of ServiceImport; the last is the one that is stored.
-pub const IMPORT_VERSIONS: [&str; 2] = ["v1alpha1", "v1beta1"];
-
-/// Group of EndpointSlice.
-pub const SLICE_GROUP: &str = "discovery.k8s.io";
-
-/// Version of EndpointSlice.
-pub const SLICE_VERSION: &str = "v1";
 
 /// A version of ServiceImport, in a module of its name.
 macro_rules! service_import {
@@ -47,6 +19,7 @@ macro_rules! service_import {
                 version = $version,
                 kind = "ServiceImport",
                 plural = "serviceimports",
+                doc = "A service of the ClusterSet, imported into this cluster.",
                 namespaced,
                 status = "ServiceImportStatus",
                 derive = "PartialEq",
@@ -148,10 +121,11 @@ pub struct ServiceImportStatus {
     pub clusters: Vec<ClusterStatus>,
     /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "super::crds::conditions")]
     pub conditions: Vec<Condition>,
     /// `Present` or `Absent`: whether there are EndpointSlices for the import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Present", "Absent"]))]
     pub endpoint_slice_objects: Option<String>,
 }
 
@@ -160,42 +134,4 @@ pub struct ServiceImportStatus {
 pub struct ClusterStatus {
     /// Its id.
     pub cluster: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::{CustomResourceExt, Resource};
-
-    use super::*;
-
-    #[test]
-    fn both_versions_are_the_same_kind() {
-        assert_eq!(v1alpha1::ServiceImport::api_version(&()), format!("{GROUP}/{}", IMPORT_VERSIONS[0]));
-        assert_eq!(v1beta1::ServiceImport::api_version(&()), format!("{GROUP}/{}", IMPORT_VERSIONS[1]));
-        let crd = v1beta1::ServiceImport::crd();
-        assert_eq!(crd.metadata.name.as_deref(), Some("serviceimports.multicluster.x-k8s.io"));
-        let spec = |crd| serde_json::to_value(crd).unwrap()["spec"]["versions"][0]["schema"].clone();
-        assert_eq!(spec(crd), spec(v1alpha1::ServiceImport::crd()));
-    }
-
-    #[test]
-    fn upstreams_example_is_read_and_written() {
-        let text = serde_json::json!({
-            "apiVersion": "multicluster.x-k8s.io/v1beta1",
-            "kind": "ServiceImport",
-            "metadata": {"name": "my-svc", "namespace": "my-ns"},
-            "spec": {
-                "ips": ["42.42.42.42"],
-                "ipFamilies": ["IPv4"],
-                "type": "ClusterSetIP",
-                "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
-                "sessionAffinity": "ClientIP",
-                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10}}
-            },
-            "status": {"clusters": [{"cluster": "us-west2-a-my-cluster"}]}
-        });
-        let import: v1beta1::ServiceImport = serde_json::from_value(text.clone()).unwrap();
-        assert_eq!(import.spec.kind, ServiceImportType::ClusterSetIP);
-        assert_eq!(serde_json::to_value(import).unwrap(), text);
-    }
 }

@@ -12,6 +12,9 @@
 //! serves a merged port if its *Service* exposes that (protocol, port), under whatever name: a slice's own port name says
 //! nothing of what its clients dial. [`merged_name`] is that rule, by which imported slices are renamed.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -132,7 +135,7 @@ fn same_number(one: &Port, other: &Port) -> bool {
     (one.protocol, one.port) == (other.protocol, other.port)
 }
 
-/// A port that no import has, and the port that keeps it out.
+/// A port that the import has not, and the port that keeps it out.
 struct LeftOut<'a> {
     port: &'a Port,
     by: &'a Port,
@@ -167,55 +170,52 @@ fn united_families(exports: &[Constituent<'_>]) -> Vec<Family> {
     families
 }
 
-/// Everything that any export sees otherwise than the oldest.
-fn conflicts(exports: &[Constituent<'_>], ports: &[Port], left_out: &[LeftOut<'_>]) -> Vec<Conflict> {
+/// Everything that any export says otherwise than the oldest.
+fn conflicts(exports: &[Constituent<'_>], merged_ports: &[Port], left_out: &[LeftOut<'_>]) -> Vec<Conflict> {
     let Some(first) = exports.first() else { return Vec::new() };
     let oldest = first.exported;
     let mut conflicts = Vec::new();
-    let mut conflict = |reason, field: &str, used: fmt::Arguments<'_>, differs: &dyn Fn(&Exported) -> bool| {
+    let mut check = |reason, field: &str, used: fmt::Arguments<'_>, differs: &dyn Fn(&Exported) -> bool| {
         let disagree = exports.iter().filter(|export| differs(export.exported)).count();
         if disagree > 0 {
-            let from = format_args!("from oldest service export in {:?}", first.cluster);
-            let message =
-                format!("Conflicting {field}. Using {used} {from}. {disagree}/{} clusters disagree.", exports.len());
+            let (winner, all) = (first.cluster, exports.len());
+            let message = format!(
+                "Conflicting {field}. Using {used} from oldest service export in {winner:?}. \
+                 {disagree}/{all} clusters disagree."
+            );
             conflicts.push(Conflict { reason, message });
         }
     };
 
-    let set = |exported: &Exported| exported.ports.iter().cloned().collect::<BTreeSet<_>>();
-    let used = format_args!("all {} ports of all clusters, first those", ports.len());
-    conflict("PortConflict", "ports", used, &|other| set(other) != set(oldest));
+    let used = format_args!("the union of {} ports, with precedence for those", merged_ports.len());
+    let ports = port_set(oldest);
+    check("PortConflict", "ports", used, &|other| port_set(other) != ports);
     let used = format_args!("{:?}", kind_name(oldest.kind));
-    conflict("TypeConflict", "type", used, &|other| other.kind != oldest.kind);
+    check("TypeConflict", "type", used, &|other| other.kind != oldest.kind);
     let used = format_args!("{:?}", affinity(oldest));
-    conflict("SessionAffinityConflict", "session affinity", used, &|other| affinity(other) != affinity(oldest));
-    let timeout = affinity_secs(oldest);
-    let used = format_args!("a timeout of {} s", timeout.unwrap_or(0));
-    conflict(
-        "SessionAffinityConfigConflict",
-        "session affinity config",
-        used,
-        &|other| matches!((timeout, affinity_secs(other)), (Some(used), Some(other)) if used != other),
-    );
-    conflict("LabelsConflict", "labels", format_args!("those"), &|other| other.labels != oldest.labels);
-    conflict("AnnotationsConflict", "annotations", format_args!("those"), &|other| {
-        other.annotations != oldest.annotations
+    check("SessionAffinityConflict", "session affinity", used, &|other| affinity(other) != affinity(oldest));
+    let secs = affinity_secs(oldest);
+    let used = format_args!("a timeout of {} s", secs.unwrap_or_default());
+    check("SessionAffinityConfigConflict", "session affinity config", used, &|other| {
+        // who has no affinity at all disagrees about just that
+        secs.is_some() && affinity_secs(other).is_some_and(|other| Some(other) != secs)
     });
+    check("LabelsConflict", "labels", format_args!("those"), &|other| other.labels != oldest.labels);
+    let used = format_args!("those");
+    check("AnnotationsConflict", "annotations", used, &|other| other.annotations != oldest.annotations);
     let used = format_args!("{:?}", policy(oldest));
-    conflict("InternalTrafficPolicyConflict", "internal traffic policy", used, &|other| {
-        policy(other) != policy(oldest)
+    check("InternalTrafficPolicyConflict", "internal traffic policy", used, &|other| policy(other) != policy(oldest));
+    let used = format_args!("{:?}", oldest.traffic_distribution.as_deref().unwrap_or("none"));
+    check("TrafficDistributionConflict", "traffic distribution", used, &|other| {
+        other.traffic_distribution != oldest.traffic_distribution
     });
-    let distribution = oldest.traffic_distribution.as_deref();
-    let used = format_args!("{:?}", distribution.unwrap_or("none"));
-    conflict("TrafficDistributionConflict", "traffic distribution", used, &|other| {
-        other.traffic_distribution.as_deref() != distribution
-    });
-    let families = |exported: &Exported| exported.ip_families.iter().copied().collect::<BTreeSet<_>>();
-    let used = format_args!("the families of all clusters, first those");
-    conflict("IPFamilyConflict", "IP families", used, &|other| families(other) != families(oldest));
+    let used = format_args!("the union of all families, with precedence for those");
+    let families = family_set(oldest);
+    check("IPFamilyConflict", "IP families", used, &|other| family_set(other) != families);
 
-    if let Some(ports) = conflicts.first_mut().filter(|conflict| conflict.reason == "PortConflict") {
-        ports.message.push_str(&not_exposed(left_out));
+    // ports can only be left out where they differ, and that conflict is the first
+    if let Some(conflict) = conflicts.first_mut() {
+        conflict.message.push_str(&not_exposed(left_out));
     }
     conflicts
 }
@@ -225,14 +225,22 @@ fn not_exposed(left_out: &[LeftOut<'_>]) -> String {
     let mut text = String::new();
     for LeftOut { port, by } in left_out.iter().take(NAMED_PORTS) {
         text.push_str(&format!(
-            " Port {:?} {}/{} is not exposed: that name is {}/{}.",
-            port.name, port.port, port.protocol, by.port, by.protocol
+            " Port {}/{} named {:?} is not exposed: {}/{} has that name.",
+            port.port, port.protocol, port.name, by.port, by.protocol
         ));
     }
     if let more @ 1.. = left_out.len().saturating_sub(NAMED_PORTS) {
-        text.push_str(&format!(" {more} more ports are not exposed."));
+        text.push_str(&format!(" {more} more are not exposed."));
     }
     text
+}
+
+fn port_set(exported: &Exported) -> BTreeSet<&Port> {
+    exported.ports.iter().collect()
+}
+
+fn family_set(exported: &Exported) -> BTreeSet<Family> {
+    exported.ip_families.iter().copied().collect()
 }
 
 const fn kind_name(kind: ServiceImportType) -> &'static str {

@@ -7,6 +7,9 @@
 //! After that a reader needs nothing but names: the slice's port of equal name and protocol serves the import's port
 //! (mcs-api's rule of strict port conflicts). Addresses of different families or clusters never share a slice.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use super::merge::{Merged, merged_name};

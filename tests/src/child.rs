@@ -104,7 +104,7 @@ fn spawn_on_lasting_thread(command: Command) -> Result<std::process::Child> {
     Ok(spawned.recv().context("the thread that forks has ended")??)
 }
 
-/// A program that runs in a place. Dropping it kills and reaps it.
+/// A program that runs in a place, or where this process does. Dropping it kills and reaps it.
 pub struct Child {
     running: Arc<Running>,
     /// Its standard input, if it was piped.
@@ -116,6 +116,26 @@ pub struct Child {
 }
 
 impl Child {
+    /// Starts a program where this process runs; what it writes to both outputs is appended to a file.
+    pub(crate) fn start_here(mut command: Command, log: &Path) -> Result<Self> {
+        let what = format!("start {}", command.get_program().display());
+        let open = || OpenOptions::new().create(true).append(true).open(log);
+        let (out, err) = (open(), open());
+        let opened = || format!("open {}", log.display());
+        command.stdin(Stdio::null()).stdout(out.with_context(opened)?).stderr(err.with_context(opened)?);
+        Self::spawn_here(command, what)
+    }
+
+    /// Starts a program where this process runs, with the streams that the command has.
+    pub(crate) fn spawn_here(mut command: Command, what: String) -> Result<Self> {
+        // SAFETY: between fork and exec only one system call is made, nothing is allocated and no lock taken.
+        unsafe { command.pre_exec(|| call(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))) };
+        let mut process = spawn_on_lasting_thread(command).context(what.clone())?;
+        let (stdin, stdout, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let running = Arc::new(Running { what, process: Mutex::new(process) });
+        Ok(Self { running, stdin, stdout, stderr })
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.running.lock().id()

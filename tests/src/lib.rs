@@ -33,16 +33,20 @@
 //! * [`place`] runs closures and programs in a node or pod: [`netns`], [`cgroup`], [`child`].
 //! * [`identity`] servers that say who they are, and their clients.
 //! * [`manifest`] writes what agents read; [`agent`] runs them.
+//! * [`apiserver`] real API servers, without nodes; [`client`] what tests ask of them; [`mcs`] its verbs and controllers.
 //! * [`privilege`] what a machine must allow; [`owner`], `removal`, `registry`, `signal`: leaving nothing behind.
 
 pub mod addresses;
 pub mod agent;
+pub mod apiserver;
 pub mod cgroup;
 pub mod child;
+pub mod client;
 pub mod fleet;
 pub mod identity;
 mod iproute;
 pub mod manifest;
+pub mod mcs;
 pub mod member;
 pub mod netns;
 pub mod owner;

@@ -39,13 +39,14 @@ pub fn missing() -> Option<String> {
     None
 }
 
-/// Says that a test is skipped, or panics under `CI=true`. Used by [`require_root!`](crate::require_root).
+/// Says that a test is skipped, or panics under `CI=true`. Used by [`require_root!`](crate::require_root) and
+/// [`require_api_server!`](crate::require_api_server).
 ///
 /// # Panics
 /// Under `CI=true`.
 pub fn skip(test: &str, why: &str) {
     let ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    assert!(!ci, "{test}: needs a machine that can build a fleet: {why}");
+    assert!(!ci, "{test}: cannot run on this machine: {why}");
     // Not eprintln!: libtest would hide it, as the test "passes".
     drop(std::io::stderr().write_all(format!("SKIP: {test}: {why}\n").as_bytes()));
 }

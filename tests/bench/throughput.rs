@@ -15,7 +15,7 @@ use crate::network::{IPERF_PORT, Network, iperf_vip};
 use crate::turns::in_turn;
 
 pub(crate) fn run(size: Size) -> Result<Found> {
-    let (pairs, seconds) = if size == Size::Quick { (2, 1) } else { (6, 3) };
+    let (pairs, seconds) = if size == Size::Quick { (2, 1) } else { (16, 2) };
     let network = Network::build(1)?;
     let _server = Server::start(network.server())?;
     let mut found = Found::default();

@@ -72,7 +72,7 @@ impl Workspace {
 /// Cheap tiers first: what needs nothing, what needs namespaces (the harness itself), what needs our programs in the
 /// kernel, what needs a whole fleet. A new tier comes last.
 fn rank(tier: &str) -> usize {
-    const ORDER: [&str; 7] = ["golden", "cluster", "fleet", "simulation", "api", "kernel", "e2e"];
+    const ORDER: [&str; 7] = ["golden", "simulator", "cluster", "fleet", "api", "kernel", "e2e"];
     ORDER.iter().position(|known| *known == tier).unwrap_or(ORDER.len())
 }
 

@@ -18,6 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::fault::{Fault, planted};
 use super::local::{Condition, Truth};
 use super::service::{Exported, Family, Port, SlicePort};
 use crate::api::{ServiceImportType, SessionAffinityConfig};
@@ -110,7 +111,7 @@ pub fn merge(exports: &[Constituent<'_>]) -> Option<Merged> {
 #[must_use]
 pub fn merged_name<'m>(merged: &'m Merged, source: &Exported, slice_port: &SlicePort) -> Option<&'m Port> {
     let port = source.ports.iter().find(|port| port.name == slice_port.name && port.protocol == slice_port.protocol)?;
-    merged.ports.iter().find(|merged| same_number(merged, port))
+    merged.ports.iter().find(|merged| same_number(merged, port) || planted(Fault::PortsByName) && merged.name == port.name)
 }
 
 /// The condition of every ServiceExport of the service, in all clusters alike.

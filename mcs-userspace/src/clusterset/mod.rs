@@ -18,6 +18,7 @@
 pub mod brake;
 pub mod controller;
 pub mod event;
+pub mod fault;
 pub mod liveness;
 pub mod local;
 pub mod membership;

@@ -24,6 +24,9 @@ use super::event::{CrdState, Kind};
 use super::record::SourceMark;
 use crate::model::ObjectKey;
 
+#[cfg(test)]
+mod tests;
+
 /// So many published exports make a share of them say something.
 pub const SHARE_COUNTS_FROM: usize = 5;
 
@@ -116,9 +119,9 @@ pub struct Held {
 /// What is held, and the measure by which lists are believed.
 #[derive(Clone, Debug, Default)]
 pub struct Brake {
-    /// The API server as it was when nothing was held. What is empty is unknown.
+    /// The API server as it was when nothing was held. What is empty is unknown. Versions are in `lists`.
     known: SourceMark,
-    /// As it is.
+    /// The API server as it is.
     seen: SourceMark,
     crd: Option<CrdState>,
     /// UID of the CRD when ServiceExports were last listed.
@@ -132,7 +135,7 @@ pub struct Brake {
 struct Lists {
     /// The last one began, and is complete.
     complete: bool,
-    /// resourceVersion of the last one.
+    /// resourceVersion of the last one, or of an object seen since.
     last: u64,
     /// The highest one by which lists are believed.
     highest: u64,
@@ -151,18 +154,19 @@ impl Brake {
     /// What an earlier process of the source knew, from its own Lease at the broker. To be called before the first
     /// [`Self::decide`], and before the Lease is written again.
     pub fn remember(&mut self, mark: SourceMark) {
-        if let Some(lists) = self.lists.get_mut(&Kind::Exports) {
-            lists.highest = lists.highest.max(mark.resource_version);
-        } else {
-            self.lists.insert(Kind::Exports, Lists { highest: mark.resource_version, ..Lists::default() });
-        }
+        let lists = self.lists.entry(Kind::Exports).or_default();
+        lists.highest = lists.highest.max(mark.resource_version);
         self.known = mark;
     }
 
     /// What the next process should know, for the Lease: the API server as it was when nothing was held.
     #[must_use]
     pub fn mark(&self) -> SourceMark {
-        SourceMark { holding: self.holding(), ..self.known.clone() }
+        SourceMark {
+            resource_version: self.lists.get(&Kind::Exports).map_or(0, |lists| lists.highest),
+            holding: self.holding(),
+            ..self.known.clone()
+        }
     }
 
     /// State of the CRD of ServiceExports.
@@ -190,9 +194,15 @@ impl Brake {
         lists.last = resource_version;
         lists.highest = lists.highest.max(resource_version);
         if kind == Kind::Exports {
-            self.seen.resource_version = resource_version;
             self.listed_crd.clone_from(&self.seen.crd_uid);
         }
+    }
+
+    /// An object of this version was seen. A list of an earlier version, if it lacks the object, lacks it for that reason.
+    pub fn applied(&mut self, kind: Kind, resource_version: u64) {
+        let lists = self.lists.entry(kind).or_default();
+        lists.last = lists.last.max(resource_version);
+        lists.highest = lists.highest.max(resource_version);
     }
 
     /// A published export's ServiceExport or Service was seen deleted on a live watch.

@@ -133,7 +133,8 @@ pub enum Event {
     /// The watch broke, and is being made again. What is known stays.
     Interrupted(Kind),
     /// The CRD of ServiceExports (for [`Kind::Exports`]) or ClusterProperties (for [`Kind::Properties`]), looked at before
-    /// each of their lists and when it changes.
+    /// each of their lists, when it changes, and after a deletion was seen, before that is told: a CRD is marked for its
+    /// deletion before its objects are deleted.
     Crd(Kind, CrdState),
     /// UID of the member's namespace kube-system.
     ClusterUid(String),

@@ -20,10 +20,13 @@
 //! by one, each at its own second, and the first must not die because the others have some seconds left. What proves
 //! otherwise is that enough of them renew, or that the admin revokes the ones that are gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::event::Now;
+
+#[cfg(test)]
+mod tests;
 
 /// What is known of a member's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,7 +71,7 @@ impl Default for Timings {
 impl Timings {
     /// Answers further apart than this do not bear witness to the time between them. The observer's own renewal comes
     /// back once in `renew`; another `renew` is for a slow broker.
-    const fn closest(&self) -> Duration {
+    const fn close(&self) -> Duration {
         self.renew.saturating_mul(2)
     }
 }
@@ -95,10 +98,14 @@ pub struct Liveness {
     answered: Option<Now>,
 }
 
+/// So many tokens are remembered of each member: more than are written in the time that kills. A watch that begins in the
+/// past delivers them again.
+const TOKENS: usize = 16;
+
 #[derive(Clone, Debug, Default)]
 struct Member {
-    /// The last one seen. The first is not a sign of life: nobody knows how old it is.
-    token: Option<u64>,
+    /// The last ones seen, the newest last.
+    tokens: VecDeque<u64>,
     /// [`Liveness::heard`] at the last sign of life, or when the member became known.
     alive: Duration,
     /// It gave a sign of life since this process, or the broker's present content, began.
@@ -137,22 +144,30 @@ impl Liveness {
         self.remembered.remove(cluster);
     }
 
-    /// The member's lease was seen with this resourceVersion, the observer's own lease included. A higher one than before
-    /// is a sign of life. A lower one is what a restored broker shows: its time is unknown, so it is only remembered.
+    /// The member's lease was seen with this resourceVersion; the observer's own lease is an answer of the broker. A new
+    /// one that is higher than the one before is a sign of life. The first one is not, nobody knows how old it is; nor is
+    /// a lower one, which is what a restored broker or a watch from the past shows.
     pub fn renewal_seen(&mut self, cluster: &str, token: u64, now: Now) {
         self.broker_answered(now);
         let Some(member) = self.members.get_mut(cluster) else { return };
-        if member.token.is_some_and(|seen| token > seen) {
-            *member = Member { token: None, alive: self.heard, renewed: true, dead: false };
+        let again = member.tokens.contains(&token);
+        if !again && member.tokens.back().is_some_and(|before| token > *before) {
+            member.alive = self.heard;
+            member.renewed = true;
+            member.dead = false;
         }
-        member.token = Some(token);
+        member.tokens.retain(|seen| *seen != token);
+        if member.tokens.len() == TOKENS {
+            member.tokens.pop_front();
+        }
+        member.tokens.push_back(token);
     }
 
     /// The broker said something on the watch of the leases, or answered their list.
     pub fn broker_answered(&mut self, now: Now) {
         if let Some(before) = self.answered.replace(now) {
             let gap = now.saturating_sub(before);
-            if gap <= self.timings.closest() {
+            if gap <= self.timings.close() {
                 self.heard += gap;
             }
         }

@@ -13,13 +13,16 @@
 
 use std::fmt;
 
-use ipnet::IpNet;
 use thiserror::Error;
 
+pub use self::admission::{Refusal, admit};
 use super::event::CrdState;
 use super::local::{CLUSTER_ID_PROPERTY, CLUSTERSET_PROPERTY};
-use super::record::{MAX_CLUSTER_ID, MemberSpec};
-use super::vip::overlap;
+use super::record::MAX_CLUSTER_ID;
+
+mod admission;
+#[cfg(test)]
+mod tests;
 
 /// Who a member is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -77,7 +80,7 @@ pub enum NameError {
     #[error("empty: an id has at least one letter or digit")]
     Empty,
     /// It is too long for the names that are made with it.
-    #[error("{id:?}: has {length} characters: at most {max} are possible")]
+    #[error("{id:?}: is {length} bytes long: at most {max} are possible")]
     TooLong {
         /// The id, or how it begins.
         id: String,
@@ -90,42 +93,49 @@ pub enum NameError {
     #[error("{0:?}: has a dot: an id is one DNS label")]
     Dot(String),
     /// RFC 1123.
-    #[error("{0:?}: is no DNS label: lower-case letters, digits and '-' only, with a letter or digit at both ends")]
+    #[error("{0:?}: is no DNS name: lower-case letters, digits and '-' only, with a letter or digit at both ends")]
     Syntax(String),
 }
 
-/// Whether a text may be a cluster id: one DNS label (RFC 1123), of a length that leaves room in the names of the
+/// Whether a text may be a cluster id: one DNS label (RFC 1123), of a length that leaves room in the name of the
 /// namespace at the broker. CoreDNS does not serve the ids with a dot that KEP-1645 allows.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_cluster_id(id: &str) -> Result<(), NameError> {
-    check_label(id, MAX_CLUSTER_ID)
+    if id.contains('.') {
+        return Err(NameError::Dot(shown(id)));
+    }
+    check_name(id, MAX_CLUSTER_ID)
 }
 
-/// Whether a text may be a ClusterSet's id: one DNS label, the name of its object at the broker.
+/// Whether a text may be a ClusterSet's id: the name of its object at the broker.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_clusterset_id(id: &str) -> Result<(), NameError> {
-    check_label(id, 63)
+    check_name(id, 253)
 }
 
-fn check_label(id: &str, max: usize) -> Result<(), NameError> {
+/// Labels of RFC 1123, joined with dots.
+fn check_name(id: &str, max: usize) -> Result<(), NameError> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    // A property's value may be as long as an object: a message is not.
-    let shown = || id.chars().take(max).collect::<String>();
+    let is_label =
+        |label: &str| !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-');
     if id.is_empty() {
         Err(NameError::Empty)
-    } else if id.contains('.') {
-        Err(NameError::Dot(shown()))
-    } else if !id.bytes().all(inner) || id.starts_with('-') || id.ends_with('-') {
-        Err(NameError::Syntax(shown()))
     } else if id.len() > max {
-        Err(NameError::TooLong { id: shown(), length: id.len(), max })
+        Err(NameError::TooLong { id: shown(id), length: id.len(), max })
+    } else if !id.split('.').all(is_label) {
+        Err(NameError::Syntax(shown(id)))
     } else {
         Ok(())
     }
+}
+
+/// A property's value may be as long as an object; a message is not.
+fn shown(id: &str) -> String {
+    id.chars().take(64).collect()
 }
 
 /// What an event changed.
@@ -147,7 +157,12 @@ pub struct Properties {
     cluster: Property,
     clusterset: Property,
     crd: Option<CrdState>,
-    listed: bool,
+    /// UID of the CRD when the properties were last listed: nothing before the first list.
+    listed_crd: Option<String>,
+    /// A list is under way; what it delivered makes sense only when it is complete.
+    listing: bool,
+    /// What the properties say, as of the last time that they made sense together.
+    said: Option<Result<Identity, Why>>,
     /// Who the cluster is, until it is seen to leave.
     member: Option<Identity>,
 }
@@ -166,7 +181,7 @@ impl Properties {
         Self::default()
     }
 
-    /// Who the cluster was for an earlier process: its records, which are at the broker, are this identity's.
+    /// Who the cluster was for an earlier process, before anything else is told.
     pub fn remember(&mut self, identity: Identity) {
         self.member.get_or_insert(identity);
     }
@@ -179,6 +194,7 @@ impl Properties {
 
     /// A list begins.
     pub const fn list_started(&mut self) {
+        self.listing = true;
         self.cluster.delivered = false;
         self.clusterset.delivered = false;
     }
@@ -191,15 +207,18 @@ impl Properties {
         self.settle()
     }
 
-    /// A property was seen deleted on a live watch.
+    /// A property was seen deleted on a live watch. The end of the membership property is the cluster's leave, unless it
+    /// went with its CRD.
     pub fn deleted(&mut self, name: &str) -> Change {
+        let believed = matches!(&self.crd, Some(CrdState::Present(uid)) if self.listed_crd.as_ref() == Some(uid));
         if let Some(property) = self.property(name) {
             *property = Property::default();
         }
-        if name == CLUSTERSET_PROPERTY && matches!(self.crd, Some(CrdState::Present(_))) {
+        if believed && name == CLUSTERSET_PROPERTY {
+            self.said = Some(Err(Why::NoClusterSet));
             return self.leave();
         }
-        Change::None
+        self.settle()
     }
 
     /// The list is complete: what it did not deliver is absent, and nobody saw it deleted.
@@ -209,22 +228,25 @@ impl Properties {
                 property.value = None;
             }
         }
-        self.listed = true;
+        self.listing = false;
+        if let Some(CrdState::Present(uid)) = &self.crd {
+            self.listed_crd = Some(uid.clone());
+        }
         self.settle()
     }
 
-    /// The user approved withdrawals: who is held because a property is missing, leaves.
+    /// The user approved withdrawals: who is held because a property is missing leaves.
     pub fn approved(&mut self) -> Change {
-        match self.membership() {
-            Membership::Held(_, Why::CrdGone | Why::NoClusterId | Why::NoClusterSet) => self.leave(),
-            Membership::NotMember(_) | Membership::Member(_) | Membership::Held(..) => Change::None,
+        match self.said {
+            Some(Err(Why::CrdGone | Why::NoClusterId | Why::NoClusterSet)) => self.leave(),
+            Some(Ok(_) | Err(Why::Unknown | Why::ClusterId(_) | Why::ClusterSet(_))) | None => Change::None,
         }
     }
 
     /// What the cluster is now.
     #[must_use]
     pub fn membership(&self) -> Membership {
-        match (self.identity(), &self.member) {
+        match (self.said.clone().unwrap_or(Err(Why::Unknown)), &self.member) {
             (Ok(identity), _) => Membership::Member(identity),
             (Err(why), Some(member)) => Membership::Held(member.clone(), why),
             (Err(why), None) => Membership::NotMember(why),
@@ -241,10 +263,8 @@ impl Properties {
 
     /// Who the properties say that the cluster is.
     fn identity(&self) -> Result<Identity, Why> {
-        match self.crd {
-            Some(CrdState::Gone) => return Err(Why::CrdGone),
-            Some(CrdState::Present(_)) if self.listed => {}
-            Some(CrdState::Present(_)) | None => return Err(Why::Unknown),
+        if self.crd == Some(CrdState::Gone) {
+            return Err(Why::CrdGone);
         }
         let cluster = self.cluster.value.clone().ok_or(Why::NoClusterId)?;
         let clusterset = self.clusterset.value.clone().ok_or(Why::NoClusterSet)?;
@@ -254,7 +274,12 @@ impl Properties {
     }
 
     fn settle(&mut self) -> Change {
-        let Ok(identity) = self.identity() else { return Change::None };
+        let gone = self.crd == Some(CrdState::Gone);
+        if !gone && (self.listing || self.listed_crd.is_none()) {
+            return Change::None;
+        }
+        let said = self.said.insert(self.identity());
+        let Ok(identity) = said.clone() else { return Change::None };
         match self.member.replace(identity.clone()) {
             None => Change::Joined(identity),
             Some(member) if member == identity => Change::None,
@@ -265,74 +290,4 @@ impl Properties {
     fn leave(&mut self) -> Change {
         self.member.take().map_or(Change::None, Change::Left)
     }
-}
-
-/// Why the broker's list of members does not admit a cluster.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum Refusal {
-    /// Another cluster has the id.
-    #[error(
-        "cluster id {cluster}: is taken by the cluster with UID {uid}: give this cluster another id, or let that one leave"
-    )]
-    Duplicate {
-        /// The id.
-        cluster: String,
-        /// UID of kube-system in the one that has it.
-        uid: String,
-    },
-    /// The cluster is a member already, under another id.
-    #[error("cluster id {wanted}: this cluster is a member as {cluster}: let it leave first")]
-    AlreadyMember {
-        /// The id that it asks for.
-        wanted: String,
-        /// The id that it has.
-        cluster: String,
-    },
-    /// The broker's admin revoked its membership.
-    #[error("cluster id {0}: its membership was revoked by the broker's admin")]
-    Revoked(String),
-    /// Its pods' addresses are another member's.
-    #[error("pod CIDR {cidr}: overlaps {other} of member {cluster}")]
-    PodCidr {
-        /// The CIDR.
-        cidr: IpNet,
-        /// What it overlaps.
-        other: IpNet,
-        /// Whose that is.
-        cluster: String,
-    },
-}
-
-/// Whether the cluster with this UID of kube-system may be, or become, a member under this id, whose pods are in these
-/// CIDRs. Itself among the members, it is admitted again. O(members).
-///
-/// # Errors
-/// Why not.
-pub fn admit<'a>(
-    cluster: &str,
-    cluster_uid: &str,
-    pod_cidrs: &[IpNet],
-    members: impl IntoIterator<Item = (&'a str, &'a MemberSpec)>,
-) -> Result<(), Refusal> {
-    for (id, member) in members {
-        match (id == cluster, member.cluster_uid == cluster_uid) {
-            (true, true) if member.revoked => return Err(Refusal::Revoked(cluster.to_owned())),
-            (true, true) => continue,
-            (true, false) => {
-                return Err(Refusal::Duplicate { cluster: cluster.to_owned(), uid: member.cluster_uid.clone() });
-            }
-            (false, _) if member.revoked => continue,
-            (false, true) => {
-                return Err(Refusal::AlreadyMember { wanted: cluster.to_owned(), cluster: id.to_owned() });
-            }
-            (false, false) => {}
-        }
-        // What cannot be read is that member's problem, and reported as its own.
-        for other in member.pod_cidrs.iter().filter_map(|cidr| cidr.parse::<IpNet>().ok()) {
-            if let Some(cidr) = pod_cidrs.iter().find(|cidr| overlap(**cidr, other)) {
-                return Err(Refusal::PodCidr { cidr: *cidr, other, cluster: id.to_owned() });
-            }
-        }
-    }
-    Ok(())
 }

@@ -225,6 +225,11 @@ pub struct Statement {
     /// What the source knew of its own API server: kept here, because a restored API server restores what it keeps itself.
     #[serde(default)]
     pub source: SourceMark,
+    /// Digest of the names of all records that this member means to have at the broker, tombstones left out (the sum of
+    /// their hashes, in hexadecimal); none while it does not know. A reader that sees just these knows that what else it
+    /// remembers is gone because the source withdrew it, and not because the broker lost it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<String>,
 }
 
 /// How a source tells that its own API server went back in time, or is another one.
@@ -237,7 +242,7 @@ pub struct SourceMark {
     /// UID of the namespace kube-system.
     #[serde(default)]
     pub cluster_uid: String,
-    /// The highest resourceVersion that a list of ServiceExports had.
+    /// The highest resourceVersion that ServiceExports, or a list of them, had.
     #[serde(default)]
     pub resource_version: u64,
     /// Withdrawals are held: the rest is how its API server was before.

@@ -12,8 +12,13 @@
 #![expect(clippy::expect_used, reason = "as above")]
 
 mod conformance;
+mod crds;
+mod failures;
 mod harness;
+mod joining;
 mod objects;
+mod rights;
+mod slices;
 mod world;
 
 use std::time::Duration;

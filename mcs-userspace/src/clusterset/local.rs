@@ -134,6 +134,17 @@ pub const CLUSTER_ID_PROPERTY: &str = "cluster.clusterset.k8s.io";
 /// The ClusterProperty of membership (KEP-2149).
 pub const CLUSTERSET_PROPERTY: &str = "clusterset.k8s.io";
 
+/// Annotation of a ServiceImport of ours: the keys of the labels and annotations that come from exports, as JSON
+/// (`{"labels":["team"],"annotations":[]}`). A ServiceImport without it is somebody else's and never touched; labels and
+/// annotations that it does not name are somebody else's and stay.
+pub const EXPORTED_KEYS: &str = "mcs.internal/exported-keys";
+
+/// Condition of a ServiceImport, in the cluster that exports the service: the export's withdrawal is held.
+pub const WITHDRAWAL_HELD: &str = "WithdrawalHeld";
+
+/// Condition of a ServiceImport: it still has endpoints of dead members, because no other serves them.
+pub const STALE: &str = "Stale";
+
 /// A namespace of its own for what the control plane keeps in a member.
 pub const SYSTEM_NAMESPACE: &str = "mcs-system";
 

@@ -1,0 +1,244 @@
+//! Who is a member, this cluster among them, and who is alive.
+
+use std::collections::BTreeSet;
+
+use super::super::event::{Kind, Now, Op};
+use super::super::liveness::Health;
+use super::super::local::{CLUSTER_ID_PROPERTY, Regarding};
+use super::super::membership::{Change, Identity, Membership};
+use super::super::record::{MemberSpec, Statement, VERSION};
+use super::super::validate;
+use super::broker::digest_text;
+use super::{Controller, mark_of};
+use crate::model::ObjectKey;
+
+impl Controller {
+    /// The ClusterProperties say something else than before.
+    pub(super) fn moved(&mut self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Joined(identity) => _ = self.departed.remove(&identity.cluster),
+            Change::Left(identity) => _ = self.departed.insert(identity.cluster),
+            Change::Moved(from, to) => {
+                if from.cluster != to.cluster {
+                    self.departed.insert(from.cluster);
+                }
+                self.departed.remove(&to.cluster);
+            }
+        }
+        self.stand();
+    }
+
+    /// Who this cluster is now, and whether it may act.
+    pub(super) fn stand(&mut self) {
+        let (identity, trouble) = match self.properties.membership() {
+            Membership::NotMember(why) => (None, Some(why.to_string())),
+            Membership::Member(identity) => (Some(identity), None),
+            Membership::Held(identity, why) => (Some(identity), Some(why.to_string())),
+        };
+        let refused = identity.as_ref().and_then(|identity| self.refused(identity));
+        let identity = identity.filter(|_| refused.is_none());
+        self.trouble = refused.or(trouble);
+        if self.identity == identity {
+            return;
+        }
+        let old = std::mem::replace(&mut self.identity, identity);
+        self.all_dirty = true;
+        if let Some(Identity { cluster, .. }) = self.identity.clone() {
+            self.liveness.member_removed(&cluster);
+            self.read_cidrs();
+        }
+        if let Some(Identity { cluster, .. }) = old
+            && self.broker.counts(&cluster)
+            && self.identity.as_ref().is_none_or(|identity| identity.cluster != cluster)
+        {
+            self.liveness.member_added(&cluster);
+        }
+        self.recall();
+        self.judge();
+    }
+
+    /// Why the broker's list of members does not have this cluster under this id. One that has no entry was emptied.
+    fn refused(&self, identity: &Identity) -> Option<String> {
+        let member = self.broker.members.get(&identity.cluster)?;
+        let cluster = &identity.cluster;
+        if member.revoked {
+            return Some(format!("cluster id {cluster}: its membership was revoked by the broker's admin"));
+        }
+        let other = !self.cluster_uid.is_empty()
+            && !member.cluster_uid.is_empty()
+            && member.cluster_uid != self.cluster_uid
+            // The same cluster, built anew or restored, is the brake's affair.
+            && !self.marked_as_ours(cluster);
+        other.then(|| {
+            let uid = &member.cluster_uid;
+            format!("cluster id {cluster}: is taken by the cluster with UID {uid}: give this cluster another id")
+        })
+    }
+
+    /// An earlier process of this cluster wrote the lease of this id.
+    fn marked_as_ours(&self, cluster: &str) -> bool {
+        let lease = self.broker.leases.get(cluster);
+        lease.is_some_and(|lease| lease.statement.source.cluster_uid == self.cluster_uid)
+    }
+
+    pub(super) fn put_member(&mut self, key: &ObjectKey, spec: MemberSpec) {
+        let id = key.name.to_string();
+        self.removed.remove(&id);
+        self.broker.members_present.insert(id.clone());
+        self.broker.expelled.remove(&id);
+        self.broker.note("member", key, validate::member(&id, &spec));
+        let old = self.broker.members.insert(id.clone(), spec.clone());
+        if old.as_ref() == Some(&spec) {
+            return;
+        }
+        let ours = self.identity.as_ref().is_some_and(|identity| identity.cluster == id);
+        if spec.revoked {
+            self.liveness.member_removed(&id);
+        } else if !ours {
+            self.liveness.member_added(&id);
+        }
+        if old.is_none_or(|old| old.pod_cidrs != spec.pod_cidrs) {
+            self.broker.recheck_slices(&id);
+        }
+        self.touch_cluster(&id);
+        self.stand();
+    }
+
+    /// Everything of the broker was listed: what an earlier process knew of this source's API server is told to the brake.
+    pub(super) fn recall(&mut self) {
+        let Some(Identity { cluster, .. }) = &self.identity else { return };
+        if self.marked || !self.lists.known(Kind::Leases) {
+            return;
+        }
+        let lease = self.broker.leases.get(cluster);
+        if let Some(mark) = mark_of(lease.map(|lease| &lease.statement)) {
+            self.brake.remember(mark);
+        }
+        self.marked = true;
+        self.judge();
+    }
+
+    /// The user approved what is held.
+    pub(super) fn approve(&mut self) {
+        for (key, part) in self.brake.approved() {
+            self.pending.remove(&key);
+            if part == super::super::brake::Part::Export {
+                self.withdrawn.insert(key.clone());
+            }
+            self.dirty.insert(key);
+        }
+        let change = self.properties.approved();
+        self.moved(change);
+    }
+
+    /// What time brings.
+    pub(super) fn tick(&mut self, now: Now) {
+        let removed: Vec<String> = self
+            .removed
+            .iter()
+            .filter(|(_, at)| now.saturating_sub(**at) >= self.settings.removal)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in removed {
+            self.removed.remove(&id);
+            let stands = !self.broker.clustersets_present.is_empty()
+                && self.identity.as_ref().is_some_and(|of| self.broker.members_present.contains(&of.cluster))
+                && self.broker_settled();
+            if stands && !self.broker.members_present.contains(&id) {
+                self.broker.members.remove(&id);
+                self.broker.expelled.insert(id.clone());
+                self.liveness.member_removed(&id);
+                self.touch_cluster(&id);
+            }
+        }
+        self.weigh();
+    }
+
+    /// Who is alive now.
+    pub(super) fn weigh(&mut self) {
+        let verdict = self.liveness.evaluate();
+        let before = std::mem::replace(&mut self.verdict, verdict);
+        if before == self.verdict {
+            return;
+        }
+        let changed: Vec<String> = before
+            .health
+            .keys()
+            .chain(self.verdict.health.keys())
+            .filter(|id| before.health.get(*id) != self.verdict.health.get(*id))
+            .cloned()
+            .collect();
+        for id in changed {
+            self.touch_cluster(&id);
+        }
+    }
+
+    /// Whether a member's endpoints leave what others serve.
+    pub(super) fn is_dead(&self, cluster: &str) -> bool {
+        self.verdict.health.get(cluster) == Some(&Health::Dead)
+    }
+
+    /// Whether a member can be expected to act.
+    pub(super) fn is_healthy(&self, cluster: &str) -> bool {
+        self.verdict.health.get(cluster) == Some(&Health::Healthy)
+    }
+
+    /// Whether this member may say something of itself.
+    fn may_renew(&self) -> bool {
+        self.leader && self.identity.is_some() && self.marked && self.broker_known()
+    }
+
+    /// All addresses that our imports carry are reserved, as far as can be told.
+    pub(super) fn all_reserved(&self) -> bool {
+        self.broker_settled() && self.sink_known() && self.unreserved.is_empty() && self.unpublished.is_empty()
+    }
+
+    /// When the lease is to be renewed.
+    pub(super) fn next_renewal(&self) -> Option<Now> {
+        if !self.may_renew() {
+            return None;
+        }
+        let every = self.settings.timings.renew;
+        let pause = if self.all_reserved() == self.said_reserved { every } else { every / 5 };
+        let due = self.renewed.map_or(Now::ZERO, |at| at + pause);
+        // Otherwise the wait for an answer says when.
+        (!self.writes.blocked(&(Kind::Leases, ObjectKey::new("", super::super::record::LEASE)), self.now))
+            .then_some(due)
+    }
+
+    /// Renews the lease, and keeps for the next process who is dead.
+    pub(super) fn renew(&mut self, now: Now) {
+        let nobody = ObjectKey::new("", "");
+        if self.identity.is_some() {
+            let dead: BTreeSet<String> = self.liveness.dead();
+            // A new leader may not know of those before it: it writes what it knows once.
+            if self.broker_known() && self.remembered.as_ref() != Some(&dead) {
+                self.remembered = Some(dead.clone());
+                self.writes.propose(&nobody, Op::Remember(dead), now);
+            }
+        }
+        if self.next_renewal().is_none_or(|due| due > now) {
+            return;
+        }
+        self.renewed = Some(now);
+        self.said_reserved = self.all_reserved();
+        // What is published is known when all that is known was decided.
+        let decided = self.own_known() && self.broker_known() && self.sink_known();
+        let statement = Statement {
+            version: VERSION,
+            reserved: self.said_reserved,
+            source: self.brake.mark(),
+            published: decided.then(|| digest_text(self.meant_total)),
+        };
+        self.writes.propose(&nobody, Op::Renew(statement), now);
+    }
+
+    /// Users look at ClusterProperties.
+    pub(super) fn tell_trouble(&mut self, now: Now) {
+        if let Some(trouble) = self.trouble.clone() {
+            let about = Regarding::Property(CLUSTER_ID_PROPERTY.to_owned());
+            self.tell(about, true, "NotAMember", &trouble, now);
+        }
+    }
+}

@@ -124,8 +124,6 @@ pub struct Brake {
     /// The API server as it is.
     seen: SourceMark,
     crd: Option<CrdState>,
-    /// UID of the CRD when ServiceExports were last listed.
-    listed_crd: String,
     /// By kind of list. Versions of different kinds do not compare.
     lists: BTreeMap<Kind, Lists>,
     held: BTreeMap<ObjectKey, Held>,
@@ -133,8 +131,10 @@ pub struct Brake {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Lists {
-    /// The last one began, and is complete.
+    /// The last one is complete.
     complete: bool,
+    /// It is one of the API server and the CRD as they are: their UIDs are the same since before it began.
+    current: bool,
     /// resourceVersion of the last one, or of an object seen since.
     last: u64,
     /// The highest one by which lists are believed.
@@ -172,6 +172,9 @@ impl Brake {
     /// State of the CRD of ServiceExports.
     pub fn crd(&mut self, state: CrdState) {
         if let CrdState::Present(uid) = &state {
+            if !self.seen.crd_uid.is_empty() && self.seen.crd_uid != *uid {
+                self.lists.entry(Kind::Exports).or_default().current = false;
+            }
             self.seen.crd_uid.clone_from(uid);
         }
         self.crd = Some(state);
@@ -179,12 +182,17 @@ impl Brake {
 
     /// UID of kube-system.
     pub fn cluster_uid(&mut self, uid: &str) {
+        if !self.seen.cluster_uid.is_empty() && self.seen.cluster_uid != uid {
+            self.lists.values_mut().for_each(|lists| lists.current = false);
+        }
         uid.clone_into(&mut self.seen.cluster_uid);
     }
 
     /// A list begins; kinds other than [`Self::KINDS`] do not matter. Nothing is decided before it is complete.
     pub fn list_started(&mut self, kind: Kind) {
-        self.lists.entry(kind).or_default().complete = false;
+        let lists = self.lists.entry(kind).or_default();
+        lists.complete = false;
+        lists.current = true;
     }
 
     /// A list is complete. [`Self::decide`] is to be called then.
@@ -193,9 +201,6 @@ impl Brake {
         lists.complete = true;
         lists.last = resource_version;
         lists.highest = lists.highest.max(resource_version);
-        if kind == Kind::Exports {
-            self.listed_crd.clone_from(&self.seen.crd_uid);
-        }
     }
 
     /// An object of this version was seen. A list of an earlier version, if it lacks the object, lacks it for that reason.
@@ -208,7 +213,7 @@ impl Brake {
     /// A published export's ServiceExport or Service was seen deleted on a live watch.
     pub fn deleted(&mut self, key: &ObjectKey) -> Decision {
         let reason = match &self.crd {
-            Some(CrdState::Present(uid)) if *uid == self.listed_crd => {
+            Some(CrdState::Present(_)) if self.lists.get(&Kind::Exports).is_some_and(|lists| lists.current) => {
                 self.held.remove(key);
                 return Decision::Withdraw;
             }
@@ -296,14 +301,19 @@ impl Brake {
 
     /// All that a decision needs was heard.
     fn complete(&self) -> bool {
-        let listed = Self::KINDS.iter().all(|kind| self.lists.get(kind).is_some_and(|lists| lists.complete));
-        listed && self.crd.is_some() && !self.seen.cluster_uid.is_empty()
+        self.all_lists(|lists| lists.complete) && self.crd.is_some() && !self.seen.cluster_uid.is_empty()
     }
 
+    /// With nothing held, what there is becomes the measure, if it was listed as what it is.
     fn believe_if_free(&mut self) {
-        if self.held.is_empty() && self.complete() && self.crd != Some(CrdState::Gone) {
+        let current = self.complete() && self.all_lists(|lists| lists.current);
+        if current && self.held.is_empty() && self.crd != Some(CrdState::Gone) {
             self.believe();
         }
+    }
+
+    fn all_lists(&self, are: impl Fn(&Lists) -> bool) -> bool {
+        Self::KINDS.iter().all(|kind| self.lists.get(kind).is_some_and(&are))
     }
 
     fn believe(&mut self) {

@@ -18,7 +18,8 @@ use thiserror::Error;
 pub use self::admission::{Refusal, admit};
 use super::event::CrdState;
 use super::local::{CLUSTER_ID_PROPERTY, CLUSTERSET_PROPERTY};
-use super::record::MAX_CLUSTER_ID;
+use super::validate;
+use crate::manifest::field;
 
 mod admission;
 #[cfg(test)]
@@ -65,77 +66,12 @@ pub enum Why {
     /// No membership.
     #[error("ClusterProperty {CLUSTERSET_PROPERTY}: missing: the cluster is no member of a ClusterSet")]
     NoClusterSet,
-    /// The id is none.
+    /// The id is no DNS label of at most [`super::record::MAX_CLUSTER_ID`] characters.
     #[error("ClusterProperty {CLUSTER_ID_PROPERTY}: {0}")]
-    ClusterId(NameError),
-    /// The ClusterSet's id is none.
+    ClusterId(String),
+    /// The ClusterSet's id is no DNS name.
     #[error("ClusterProperty {CLUSTERSET_PROPERTY}: {0}")]
-    ClusterSet(NameError),
-}
-
-/// What is wrong with an id.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum NameError {
-    /// It has no letter.
-    #[error("empty: an id has at least one letter or digit")]
-    Empty,
-    /// It is too long for the names that are made with it.
-    #[error("{id:?}: is {length} bytes long: at most {max} are possible")]
-    TooLong {
-        /// The id, or how it begins.
-        id: String,
-        /// Its length.
-        length: usize,
-        /// The longest.
-        max: usize,
-    },
-    /// KEP-1645 allows one; DNS servers of ClusterSets cannot serve it.
-    #[error("{0:?}: has a dot: an id is one DNS label")]
-    Dot(String),
-    /// RFC 1123.
-    #[error("{0:?}: is no DNS name: lower-case letters, digits and '-' only, with a letter or digit at both ends")]
-    Syntax(String),
-}
-
-/// Whether a text may be a cluster id: one DNS label (RFC 1123), of a length that leaves room in the name of the
-/// namespace at the broker. CoreDNS does not serve the ids with a dot that KEP-1645 allows.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_cluster_id(id: &str) -> Result<(), NameError> {
-    if id.contains('.') {
-        return Err(NameError::Dot(shown(id)));
-    }
-    check_name(id, MAX_CLUSTER_ID)
-}
-
-/// Whether a text may be a ClusterSet's id: the name of its object at the broker.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_clusterset_id(id: &str) -> Result<(), NameError> {
-    check_name(id, 253)
-}
-
-/// Labels of RFC 1123, joined with dots.
-fn check_name(id: &str, max: usize) -> Result<(), NameError> {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_label =
-        |label: &str| !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-');
-    if id.is_empty() {
-        Err(NameError::Empty)
-    } else if id.len() > max {
-        Err(NameError::TooLong { id: shown(id), length: id.len(), max })
-    } else if !id.split('.').all(is_label) {
-        Err(NameError::Syntax(shown(id)))
-    } else {
-        Ok(())
-    }
-}
-
-/// A property's value may be as long as an object; a message is not.
-fn shown(id: &str) -> String {
-    id.chars().take(64).collect()
+    ClusterSet(String),
 }
 
 /// What an event changed.
@@ -268,8 +204,9 @@ impl Properties {
         }
         let cluster = self.cluster.value.clone().ok_or(Why::NoClusterId)?;
         let clusterset = self.clusterset.value.clone().ok_or(Why::NoClusterSet)?;
-        check_cluster_id(&cluster).map_err(Why::ClusterId)?;
-        check_clusterset_id(&clusterset).map_err(Why::ClusterSet)?;
+        validate::cluster_id(&cluster).map_err(Why::ClusterId)?;
+        // It is the name of the ClusterSet's object at the broker.
+        field::dns_name(&clusterset).map_err(Why::ClusterSet)?;
         Ok(Identity { cluster, clusterset })
     }
 

@@ -125,28 +125,6 @@ pub fn settle(family: Family, claims: &[Claim]) -> Option<IpAddr> {
     first.map(|claim| claim.address)
 }
 
-/// A service that has an address which no two may have.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Contender {
-    /// Which one.
-    pub service: ObjectKey,
-    /// An import of it carries the address, of the observer or by another member's records.
-    pub carried: bool,
-    /// The address is reserved for it.
-    pub reserved: bool,
-    /// [`super::service::Exported::created`] of its oldest export.
-    pub created: i64,
-}
-
-/// Whose an address is, if several services have it: that is possible when a broker lost reservations while a member that
-/// carries them was away. An import that carries it comes before a reservation, the reservation before the older export.
-/// The others choose anew.
-#[must_use]
-pub fn owner(contenders: &[Contender]) -> Option<&ObjectKey> {
-    let first = contenders.iter().min_by_key(|one| (!one.carried, !one.reserved, one.created, &one.service));
-    first.map(|one| &one.service)
-}
-
 /// Who is to do something about a reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Release {

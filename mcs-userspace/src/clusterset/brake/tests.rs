@@ -121,6 +121,33 @@ fn whatever_the_numbers_another_uid_of_the_crd_holds() {
 }
 
 #[test]
+fn another_uid_is_not_believed_before_the_lists_that_belong_to_it() {
+    // Told while everything known is still there.
+    let mut brake = settled();
+    brake.crd(present("another"));
+    assert_eq!(brake.decide(2, &BTreeMap::new()), BTreeMap::new());
+    relist(&mut brake, 101);
+    assert_eq!(brake.decide(2, &exports(&["a"])), BTreeMap::new());
+    assert_eq!(reasons(&brake), ["CustomResourceDefinitionChanged"]);
+
+    let mut brake = settled();
+    brake.cluster_uid("another");
+    assert_eq!(brake.decide(2, &BTreeMap::new()), BTreeMap::new());
+    for kind in [Kind::Services, Kind::SourceSlices] {
+        brake.list_started(kind);
+        brake.listed(kind, 101);
+        assert_eq!(brake.decide(2, &BTreeMap::new()), BTreeMap::new());
+    }
+    assert_eq!(brake.mark().cluster_uid, "cluster");
+    brake.list_started(Kind::Exports);
+    brake.listed(Kind::Exports, 101);
+    assert_eq!(brake.decide(2, &exports(&["a"])), BTreeMap::new());
+    assert_eq!(reasons(&brake), ["ClusterChanged"]);
+    brake.came_back(&key("a"), None);
+    assert_eq!(brake.mark().cluster_uid, "another");
+}
+
+#[test]
 fn whatever_the_numbers_another_uid_of_kube_system_holds() {
     let mut brake = Brake::new();
     brake.remember(settled().mark());

@@ -3,7 +3,6 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clusterset::vip;
 
 fn net(cidr: &str) -> IpNet {
     cidr.parse().unwrap()
@@ -128,12 +127,6 @@ fn an_address_that_an_import_carries_wins() {
     assert_eq!(settled(&[claim(1, false, Some(9)), claim(2, false, Some(1))]).as_deref(), Some("10.0.0.2"));
     assert_eq!(settled(&[]), None);
     assert_eq!(settle(Family::IPv6, &[claim(1, true, Some(1))]), None, "one for each family");
-    let contender = |name, carried, reserved, created| Contender { service: service(name), carried, reserved, created };
-    let owner = |contenders: &[Contender]| vip::owner(contenders).map(ToString::to_string);
-    assert_eq!(owner(&[contender("a", false, true, 1), contender("b", true, false, 2)]).as_deref(), Some("shop/b"));
-    assert_eq!(owner(&[contender("a", true, false, 1), contender("b", true, true, 2)]).as_deref(), Some("shop/b"));
-    assert_eq!(owner(&[contender("a", true, true, 2), contender("b", true, true, 1)]).as_deref(), Some("shop/b"));
-    assert_eq!(owner(&[]), None);
 }
 
 #[test]

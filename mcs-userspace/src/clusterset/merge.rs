@@ -13,6 +13,8 @@
 //! nothing of what its clients dial. [`merged_name`] is that rule, by which imported slices are renamed.
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,7 +113,10 @@ pub fn merge(exports: &[Constituent<'_>]) -> Option<Merged> {
 #[must_use]
 pub fn merged_name<'m>(merged: &'m Merged, source: &Exported, slice_port: &SlicePort) -> Option<&'m Port> {
     let port = source.ports.iter().find(|port| port.name == slice_port.name && port.protocol == slice_port.protocol)?;
-    merged.ports.iter().find(|merged| same_number(merged, port) || planted(Fault::PortsByName) && merged.name == port.name)
+    merged
+        .ports
+        .iter()
+        .find(|merged| same_number(merged, port) || planted(Fault::PortsByName) && merged.name == port.name)
 }
 
 /// The condition of every ServiceExport of the service, in all clusters alike.
@@ -142,7 +147,8 @@ struct LeftOut<'a> {
     by: &'a Port,
 }
 
-/// The union of all ports, first by name, then by (protocol, port); and those that are dialled on none of them.
+/// The union of all ports, unique by name and by (protocol, port), older ones first; and those that are dialled on none
+/// of them, each once.
 fn united_ports<'a>(exports: &[Constituent<'a>]) -> (Vec<Port>, Vec<LeftOut<'a>>) {
     let mut united: Vec<&Port> = Vec::new();
     let mut left_out: Vec<LeftOut<'_>> = Vec::new();
@@ -150,7 +156,9 @@ fn united_ports<'a>(exports: &[Constituent<'a>]) -> (Vec<Port>, Vec<LeftOut<'a>>
         if united.iter().any(|first| same_number(first, port)) {
             // the same port under whatever name: it is renamed
         } else if let Some(&by) = united.iter().find(|first| first.name == port.name) {
-            left_out.push(LeftOut { port, by });
+            if !left_out.iter().any(|out| same_number(out.port, port)) {
+                left_out.push(LeftOut { port, by });
+            }
         } else {
             united.push(port);
         }

@@ -16,6 +16,8 @@
 //! settings.
 
 mod export;
+#[cfg(test)]
+mod garbage;
 mod report;
 mod slice;
 #[cfg(test)]

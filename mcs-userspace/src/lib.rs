@@ -25,6 +25,7 @@ pub mod check;
 pub mod claims;
 pub mod cli;
 pub mod clusterset;
+pub mod controller;
 pub mod dataplane;
 pub mod desired;
 pub mod dump;

@@ -90,8 +90,9 @@ enum Level {
     Trace,
 }
 
+/// Form of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
@@ -112,7 +113,12 @@ impl Agent {
             log_format,
             capacity,
         } = self;
-        log_to_stderr(log_format, ebpf_log);
+        // Whoever has the programs log wants to read it, so their level counts unless `MCS_LOG` says otherwise.
+        let programs = ebpf_log.to_possible_value();
+        log_to_stderr(
+            log_format,
+            &programs.map_or_else(String::new, |level| format!(",mcs_ebpf={}", level.get_name())),
+        );
         let cgroup = cgroup.map_or_else(cgroup2_root, Ok)?;
         let cidrs: Vec<IpNet> = clusterset_cidr.iter().map(IpNet::trunc).collect();
         let config = Config {
@@ -167,11 +173,9 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Whoever has the programs log wants to read it, so their level counts unless `MCS_LOG` says otherwise.
-fn log_to_stderr(format: LogFormat, programs: Level) {
-    let programs =
-        programs.to_possible_value().map_or_else(String::new, |level| format!(",mcs_ebpf={}", level.get_name()));
-    let filter = EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new(format!("info{programs}")));
+/// Logs `info` and `more`, unless `MCS_LOG` says otherwise.
+pub(super) fn log_to_stderr(format: LogFormat, more: &str) {
+    let filter = EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new(format!("info{more}")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

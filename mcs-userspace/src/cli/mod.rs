@@ -3,7 +3,9 @@
 //! Exit codes: 0 done, or the answer is yes; 1 failed, or the answer is no; 2 the command line was wrong.
 
 mod agent;
+mod approve_withdrawal;
 mod check;
+mod controller;
 mod crds;
 mod detach;
 mod dump;
@@ -36,8 +38,12 @@ struct Mcs {
 enum Verb {
     /// Run on a node: program the kernel from ServiceImports and EndpointSlices.
     Agent(agent::Agent),
-    /// Show whether the agent of a pin directory has everything in the kernel.
+    /// Run in a member cluster of a ClusterSet: export and import its services.
+    Controller(controller::Controller),
+    /// Show whether the agent of a pin directory has everything in the kernel, or how a member's ClusterSet stands.
     Status(status::Status),
+    /// Let exports of this cluster go that are gone though nobody saw them deleted.
+    ApproveWithdrawal(approve_withdrawal::ApproveWithdrawal),
     /// Show the services in the kernel's maps, with or without a running agent.
     Services(services::Services),
     /// Show everything in the kernel's maps: services, backends, ids, counters.
@@ -104,6 +110,8 @@ pub fn main() -> ExitCode {
     let Mcs { verb } = Mcs::parse();
     let result = match verb {
         Verb::Agent(verb) => verb.run(),
+        Verb::Controller(verb) => verb.run(),
+        Verb::ApproveWithdrawal(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Services(verb) => verb.run(),
         Verb::Dump(verb) => verb.run(),

@@ -1,4 +1,6 @@
-//! `mcs status`.
+//! `mcs status`: of a node, by the agent's pin directory; of a member of a ClusterSet, by its API server ([`cluster`]).
+
+pub(super) mod cluster;
 
 use std::fmt;
 use std::fs;
@@ -26,8 +28,13 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// Exit 0 as soon as the agent that runs now has all valid objects in the kernel, those included that were in place
 /// when this command started.
+///
+/// With --kubeconfig: the ClusterSet as that member sees it, and exit 0 if nothing needs doing.
 #[derive(Args, Debug)]
 pub(super) struct Status {
+    /// Show the ClusterSet as this member's controller sees it, rather than an agent.
+    #[arg(long, value_name = "MEMBER")]
+    kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pins: Pins,
     #[command(flatten)]
@@ -48,6 +55,9 @@ struct Answer {
 
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(kubeconfig) = &self.kubeconfig {
+            return cluster::show(kubeconfig, self.output, self.wait);
+        }
         let pins = self.pins.open();
         let deadline = Instant::now() + self.wait.unwrap_or(ANSWER);
         let mut say_at = Instant::now() + PATIENCE;
@@ -209,7 +219,7 @@ impl fmt::Display for Answer {
 }
 
 /// `500ms`, `30s`, `2m`, `1h`; a bare number is seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: f64 =

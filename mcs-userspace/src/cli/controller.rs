@@ -1,0 +1,44 @@
+//! `mcs controller`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::VERSION;
+use super::agent::{LogFormat, log_to_stderr};
+use crate::clusterset::controller::Settings;
+use crate::controller::{self, Config};
+
+/// Runs in the foreground, in a cluster that `mcs join` made a member: exports what ServiceExports ask for, imports what
+/// others export. Several of them take turns: one acts, the others stand by.
+///
+/// A stop withdraws nothing: what was imported stays, and others keep what this cluster exported for as long as they
+/// take it for alive.
+#[derive(Args, Debug)]
+pub(super) struct Controller {
+    /// Kubeconfig of the member cluster; by default the ServiceAccount of the Pod that this runs in.
+    #[arg(long, env = "MCS_KUBECONFIG", value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// Form of the log on stderr. What is logged: MCS_LOG, for instance `info` or `mcs=debug`.
+    #[arg(long, env = "MCS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+impl Controller {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let Self { kubeconfig, log_format } = self;
+        log_to_stderr(log_format, "");
+        let config = Config { kubeconfig, settings: Settings::default(), version: VERSION.to_owned() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("start the runtime")?;
+        runtime.block_on(controller::run(config))?;
+        // A request that does not end must not keep the process.
+        runtime.shutdown_background();
+        Ok(ExitCode::SUCCESS)
+    }
+}

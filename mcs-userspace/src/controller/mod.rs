@@ -1,0 +1,33 @@
+//! `mcs controller`: the edges around the decisions of [`crate::clusterset`]. Watches and writes of two API servers, the
+//! lease of the leader, the member's credentials at the broker, the status.
+//!
+//! ```text
+//!   member's API server                                          broker
+//!     │ watches       ▲ writes                            watches │      ▲ writes, TokenRequest
+//!     ▼               │                                           ▼      │
+//!   watch ─► sight (convert) ─► order ─► clusterset::controller ─► write ┘        run: the loop of all this
+//!   leader: who writes        status, approval: what people see and say        broker: how it is reached
+//! ```
+//!
+//! Nothing is decided here but how to ask again. What is wrong on the way (no answer, refused, unreadable) is told to
+//! people where they look, and to the decisions as what it is: no information.
+
+mod approval;
+mod backoff;
+mod broker;
+mod convert;
+mod kinds;
+pub mod leader;
+mod order;
+mod recorder;
+mod run;
+mod server;
+mod sight;
+mod state;
+pub mod status;
+mod tenure;
+mod watch;
+mod write;
+
+pub use kinds::{MANAGED_BY, MANAGER};
+pub use run::{Config, run};

@@ -4,11 +4,14 @@
 
 mod agent;
 mod approve_withdrawal;
+mod broker;
 mod check;
 mod controller;
 mod crds;
 mod detach;
 mod dump;
+mod join;
+mod leave;
 mod services;
 mod status;
 mod table;
@@ -38,6 +41,12 @@ struct Mcs {
 enum Verb {
     /// Run on a node: program the kernel from ServiceImports and EndpointSlices.
     Agent(agent::Agent),
+    /// Prepare a broker, invite members, and end memberships.
+    Broker(broker::Broker),
+    /// Make a cluster a member of a ClusterSet.
+    Join(join::Join),
+    /// Let a cluster leave its ClusterSet.
+    Leave(leave::Leave),
     /// Run in a member cluster of a ClusterSet: export and import its services.
     Controller(controller::Controller),
     /// Show whether the agent of a pin directory has everything in the kernel, or how a member's ClusterSet stands.
@@ -110,6 +119,9 @@ pub fn main() -> ExitCode {
     let Mcs { verb } = Mcs::parse();
     let result = match verb {
         Verb::Agent(verb) => verb.run(),
+        Verb::Broker(verb) => verb.run(),
+        Verb::Join(verb) => verb.run(),
+        Verb::Leave(verb) => verb.run(),
         Verb::Controller(verb) => verb.run(),
         Verb::ApproveWithdrawal(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),

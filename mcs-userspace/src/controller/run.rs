@@ -311,10 +311,7 @@ impl Process {
     fn act(&mut self) {
         for op in self.controller.ops(self.now()) {
             debug!(?op, "write");
-            let target = self.writer.submit(op);
-            if let Some(kind) = target.kind {
-                self.order.written(kind, &target.key);
-            }
+            self.writer.submit(op, &mut self.order);
         }
     }
 
@@ -339,7 +336,7 @@ impl Process {
     /// A write is over.
     fn finish(&mut self, done: Done) {
         let Done { target, heard } = done;
-        self.writer.finished(&target);
+        self.writer.finished(&target, &mut self.order);
         let Some(Heard { event, version }) = heard else { return };
         let version = if let Event::Failed(op, failure) = &event {
             match failure {
@@ -392,7 +389,7 @@ impl Process {
         let deadline = Instant::now() + FAREWELL;
         while !self.writer.is_idle() {
             match tokio::time::timeout_at(deadline, self.done.recv()).await {
-                Ok(Some(Done { target, .. })) => self.writer.finished(&target),
+                Ok(Some(Done { target, .. })) => self.writer.finished(&target, &mut self.order),
                 Ok(None) | Err(_) => return,
             }
         }

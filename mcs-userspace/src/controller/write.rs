@@ -2,22 +2,23 @@
 //!
 //! ```text
 //!  Op ──► one at a time for each object ──► so many at a time for each server ──► requests ──► the object as it is now
-//!                                                                                        └───► Event::Failed
+//!           a newer one replaces one that waits                                          └───► Event::Failed
 //! ```
 //!
 //! Every update names the version, every deletion the UID that it was decided for. Writes are ours only while we lead.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::convert::{self, Transition, conditions_with_times, import_body, patch, slice_body};
 use super::kinds::place;
+use super::order::Order;
 use super::recorder::{Recorder, Word, micros};
 use super::server::{REQUEST, Reach, Server, chain};
 use super::sight::Heard;
@@ -45,6 +46,12 @@ pub(super) struct Target {
     pub(super) key: ObjectKey,
 }
 
+impl Target {
+    fn at_broker(&self) -> bool {
+        self.kind.is_some_and(Kind::at_broker)
+    }
+}
+
 /// An op that was carried out, or was not.
 pub(super) struct Done {
     pub(super) target: Target,
@@ -59,16 +66,25 @@ struct Tools {
     recorder: Recorder,
     identity: String,
     tenure: Tenure,
-    member_slots: Semaphore,
-    broker_slots: Semaphore,
 }
 
 /// Starts writes, and hears of their end.
 pub(super) struct Writer {
     tools: Arc<Tools>,
-    /// Ops that wait for an earlier one with their target.
-    busy: HashMap<Target, VecDeque<Op>>,
+    /// Under way.
+    running: HashSet<Target>,
+    /// The newest op of each target that waits for its turn.
+    waiting: HashMap<Target, Op>,
+    /// Whose turn it is, at the member and at the broker.
+    queues: [Queue; 2],
     done: mpsc::UnboundedSender<Done>,
+}
+
+/// The order in which one server's writes begin.
+#[derive(Default)]
+struct Queue {
+    turns: VecDeque<Target>,
+    running: usize,
 }
 
 /// Why an op was not carried out.
@@ -131,48 +147,66 @@ impl Writer {
         tenure: Tenure,
         done: mpsc::UnboundedSender<Done>,
     ) -> Self {
-        let tools = Tools {
-            member,
-            broker,
-            recorder: Recorder::new(identity),
-            identity: identity.to_owned(),
-            tenure,
-            member_slots: Semaphore::new(AT_ONCE),
-            broker_slots: Semaphore::new(AT_ONCE),
-        };
-        Self { tools: Arc::new(tools), busy: HashMap::new(), done }
+        let recorder = Recorder::new(identity);
+        let tools = Tools { member, broker, recorder, identity: identity.to_owned(), tenure };
+        Self {
+            tools: Arc::new(tools),
+            running: HashSet::new(),
+            waiting: HashMap::new(),
+            queues: [Queue::default(), Queue::default()],
+            done,
+        }
     }
 
-    /// Carries `op` out; the target that it has.
-    pub(super) fn submit(&mut self, op: Op) -> Target {
+    /// Carries `op` out, now or when it is its turn.
+    pub(super) fn submit(&mut self, op: Op, order: &mut Order) {
         let target = self.tools.target(&op);
-        match self.busy.get_mut(&target) {
-            Some(waiting) => waiting.push_back(op),
-            None => {
-                self.busy.insert(target.clone(), VecDeque::new());
-                self.start(target.clone(), op);
+        if matches!(op, Op::Renew(_)) && !self.running.contains(&target) {
+            // A sign of life does not queue.
+            self.start(target, op, order);
+        } else if self.waiting.insert(target.clone(), op).is_none() {
+            if !self.running.contains(&target) {
+                self.queue(&target).turns.push_back(target.clone());
             }
+            self.start_next(&target, order);
         }
-        target
     }
 
     /// The write of `target` is over: the next one may begin.
-    pub(super) fn finished(&mut self, target: &Target) {
-        let Some(waiting) = self.busy.get_mut(target) else { return };
-        match waiting.pop_front() {
-            Some(op) => self.start(target.clone(), op),
-            None => {
-                self.busy.remove(target);
-            }
+    pub(super) fn finished(&mut self, target: &Target, order: &mut Order) {
+        self.running.remove(target);
+        self.queue(target).running -= 1;
+        if self.waiting.contains_key(target) {
+            self.queue(target).turns.push_back(target.clone());
         }
+        self.start_next(target, order);
     }
 
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.busy.is_empty()
+        self.running.is_empty()
     }
 
-    fn start(&self, target: Target, op: Op) {
+    fn queue(&mut self, target: &Target) -> &mut Queue {
+        &mut self.queues[usize::from(target.at_broker())]
+    }
+
+    /// Starts what may begin at the server of `target`.
+    fn start_next(&mut self, target: &Target, order: &mut Order) {
+        while self.queue(target).running < AT_ONCE {
+            let Some(next) = self.queue(target).turns.pop_front() else { return };
+            if let Some(op) = self.waiting.remove(&next) {
+                self.start(next, op, order);
+            }
+        }
+    }
+
+    fn start(&mut self, target: Target, op: Op, order: &mut Order) {
+        if let Some(kind) = target.kind {
+            order.written(kind, &target.key);
+        }
+        self.queue(&target).running += 1;
+        self.running.insert(target.clone());
         let (tools, done) = (Arc::clone(&self.tools), self.done.clone());
         tokio::spawn(async move {
             let heard = tools.carry_out(op, &target).await;
@@ -196,7 +230,7 @@ impl Tools {
                 let namespace = self.broker.now().map(|reach| reach.namespace).unwrap_or_default();
                 (Some(Kind::Leases), ObjectKey::new(namespace, LEASE))
             }
-            Op::Tell { .. } => (None, ObjectKey::new("", "events")),
+            Op::Tell { regarding, reason, .. } => (None, ObjectKey::new(reason.as_str(), format!("{regarding:?}"))),
             Op::Remember(_) => (None, ObjectKey::new("", state::CONFIG_MAP)),
         };
         Target { kind, key }
@@ -211,9 +245,6 @@ impl Tools {
     }
 
     async fn try_to(&self, op: &Op, target: &Target) -> Result<Option<Heard>, Trouble> {
-        let slots = if target.kind.is_some_and(Kind::at_broker) { &self.broker_slots } else { &self.member_slots };
-        // A sign of life does not queue.
-        let _slot = if matches!(op, Op::Renew(_)) { None } else { slots.acquire().await.ok() };
         let body = |value: serde_json::Result<Value>| value.map_err(Trouble::from);
         let key = &target.key;
         let kind = match target.kind {

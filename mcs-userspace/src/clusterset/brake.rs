@@ -214,7 +214,7 @@ impl Brake {
     pub fn deleted(&mut self, key: &ObjectKey) -> Decision {
         let reason = match &self.crd {
             Some(CrdState::Present(_)) if self.lists.get(&Kind::Exports).is_some_and(|lists| lists.current) => {
-                self.held.remove(key);
+                self.came_back(key, None);
                 return Decision::Withdraw;
             }
             Some(CrdState::Present(_)) => HoldReason::OtherCrd,
@@ -260,11 +260,13 @@ impl Brake {
         }
     }
 
-    /// The user approved the withdrawal of what is held now: it is returned, to be withdrawn, and the API server is
-    /// believed as it is.
+    /// The user approved the withdrawal of what is held now, and of nothing else: it is returned, to be withdrawn, and the
+    /// API server is believed as it is.
     pub fn approved(&mut self) -> BTreeMap<ObjectKey, Part> {
         let held = std::mem::take(&mut self.held);
-        self.believe();
+        if !held.is_empty() {
+            self.believe();
+        }
         held.into_iter().map(|(key, held)| (key, held.part)).collect()
     }
 

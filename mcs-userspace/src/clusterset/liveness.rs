@@ -71,7 +71,7 @@ impl Default for Timings {
 impl Timings {
     /// Answers further apart than this do not bear witness to the time between them. The observer's own renewal comes
     /// back once in `renew`; another `renew` is for a slow broker.
-    const fn close(&self) -> Duration {
+    const fn longest_gap(&self) -> Duration {
         self.renew.saturating_mul(2)
     }
 }
@@ -96,6 +96,8 @@ pub struct Liveness {
     heard: Duration,
     /// When it last did; none while it does not.
     answered: Option<Now>,
+    /// How often its content became another.
+    content: u64,
 }
 
 /// So many tokens are remembered of each member: more than are written in the time that kills. A watch that begins in the
@@ -108,8 +110,8 @@ struct Member {
     tokens: VecDeque<u64>,
     /// [`Liveness::heard`] at the last sign of life, or when the member became known.
     alive: Duration,
-    /// It gave a sign of life since this process, or the broker's present content, began.
-    renewed: bool,
+    /// [`Liveness::content`] at the last sign of life; none if this process saw none.
+    renewed: Option<u64>,
     dead: bool,
 }
 
@@ -117,14 +119,21 @@ impl Liveness {
     /// Of an observer that has seen nothing yet.
     #[must_use]
     pub const fn new(timings: Timings) -> Self {
-        Self { timings, members: BTreeMap::new(), remembered: BTreeSet::new(), heard: Duration::ZERO, answered: None }
+        Self {
+            timings,
+            members: BTreeMap::new(),
+            remembered: BTreeSet::new(),
+            heard: Duration::ZERO,
+            answered: None,
+            content: 0,
+        }
     }
 
     /// These were dead for an earlier process, and are until they give a sign of life to this one.
     pub fn remember_dead(&mut self, dead: BTreeSet<String>) {
         for cluster in dead {
             match self.members.get_mut(&cluster) {
-                Some(member) => member.dead |= !member.renewed,
+                Some(member) => member.dead |= member.renewed.is_none(),
                 None => _ = self.remembered.insert(cluster),
             }
         }
@@ -153,7 +162,7 @@ impl Liveness {
         let again = member.tokens.contains(&token);
         if !again && member.tokens.back().is_some_and(|before| token > *before) {
             member.alive = self.heard;
-            member.renewed = true;
+            member.renewed = Some(self.content);
             member.dead = false;
         }
         member.tokens.retain(|seen| *seen != token);
@@ -167,7 +176,7 @@ impl Liveness {
     pub fn broker_answered(&mut self, now: Now) {
         if let Some(before) = self.answered.replace(now) {
             let gap = now.saturating_sub(before);
-            if gap <= self.timings.close() {
+            if gap <= self.timings.longest_gap() {
                 self.heard += gap;
             }
         }
@@ -180,16 +189,14 @@ impl Liveness {
 
     /// The broker's content is another one, emptied or restored: what leases say is of unknown age again. Nobody's
     /// health changes.
-    pub fn broker_replaced(&mut self) {
-        for member in self.members.values_mut() {
-            member.renewed = false;
-        }
+    pub const fn broker_replaced(&mut self) {
+        self.content += 1;
     }
 
     /// Whether a sign of life was seen in the broker's present content, so that the member's statement is a fresh one.
     #[must_use]
     pub fn renewed(&self, cluster: &str) -> bool {
-        self.members.get(cluster).is_some_and(|member| member.renewed)
+        self.members.get(cluster).is_some_and(|member| member.renewed == Some(self.content))
     }
 
     /// Judges, as of the last answer. O(members).

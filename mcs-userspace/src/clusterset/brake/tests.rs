@@ -273,6 +273,23 @@ fn a_hold_ends_with_approval() {
 }
 
 #[test]
+fn an_approval_is_for_what_is_held_and_for_nothing_else() {
+    let mut next = restarted(&settled(), 50);
+    assert_eq!(next.approved(), BTreeMap::new(), "before anything was looked at");
+    assert_eq!(next.decide(10, &exports(&["a"])), BTreeMap::new());
+    assert_eq!(reasons(&next), ["ResourceVersionWentBack"]);
+}
+
+#[test]
+fn a_hold_ends_when_what_came_back_is_deleted() {
+    let mut brake = restarted(&settled(), 50);
+    brake.decide(10, &exports(&["a"]));
+    assert_eq!(brake.deleted(&key("a")), Decision::Withdraw);
+    assert!(brake.held().is_empty());
+    assert_eq!(brake.mark().resource_version, 50);
+}
+
+#[test]
 fn while_something_is_held_what_else_is_missing_is_held_too() {
     let mut brake = settled();
     relist(&mut brake, 101);

@@ -192,6 +192,7 @@ fn the_dead_are_remembered_even_before_they_are_known_as_members() {
 #[test]
 fn a_memory_that_comes_late_does_not_kill_who_renewed_since() {
     let mut observer = Observer::of(&["a"]);
+    observer.liveness.broker_replaced();
     observer.liveness.remember_dead(BTreeSet::from(["a".to_owned()]));
     assert_eq!(observer.verdict(), "a=healthy");
 }

@@ -15,6 +15,9 @@ use super::{BROKER_CRD_RELEASE, BROKER_CRD_REVISION, CIDRS_TO_BE, PART_OF};
 use crate::clusterset::record::{ClusterSet, ClusterSetSpec, SHARED_NAMESPACE};
 use crate::clusterset::vip::parse_cidrs;
 
+/// The first Kubernetes 1.x with ValidatingAdmissionPolicies, and addresses in their expressions.
+const OLDEST_MINOR: u32 = 30;
+
 /// What the broker is to serve, as far as that is known yet.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Init {
@@ -53,17 +56,16 @@ pub async fn run(broker: &Site, init: &Init, progress: &mut Progress<'_>) -> any
 /// # Errors
 /// The broker refuses something, or cannot be reached.
 pub async fn prepare(broker: &Site, progress: &mut Progress<'_>) -> anyhow::Result<()> {
+    let version = broker.client.apiserver_version().await.map_err(why).context("broker: its version")?;
+    // some say `30+`
+    let minor = version.minor.trim_end_matches('+').parse().unwrap_or(u32::MAX);
+    ensure!(
+        version.major != "1" || minor >= OLDEST_MINOR,
+        "broker: is Kubernetes {}, without ValidatingAdmissionPolicies: 1.{OLDEST_MINOR} or newer is needed",
+        version.git_version
+    );
     broker.install(&objects::crds(), (BROKER_CRD_RELEASE, BROKER_CRD_REVISION), progress).await?;
-    for object in objects::shared() {
-        let policy = object["kind"].as_str().is_some_and(|kind| kind.starts_with("ValidatingAdmissionPolicy"));
-        let applied = broker.apply(&object, progress).await;
-        if policy {
-            applied.context("a broker needs ValidatingAdmissionPolicies: Kubernetes 1.30 or newer")?;
-        } else {
-            applied?;
-        }
-    }
-    Ok(())
+    broker.apply_all(&objects::shared(), progress).await
 }
 
 /// Writes the ClusterSet. Its CIDRs are fixed once: who comes second is told so by the API server.

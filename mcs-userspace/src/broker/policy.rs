@@ -68,8 +68,8 @@ pub fn objects() -> Vec<Value> {
                 "metadata.name: must be the id that the join token is for",
             ),
             validation(
-                "oldObject == null || (object.spec.clusterUid != '' && \
-                 oldObject.spec.clusterUid in ['', object.spec.clusterUid])",
+                "oldObject == null || (object.spec.clusterUid != '' && (oldObject.spec.clusterUid == '' || \
+                 oldObject.spec.clusterUid == object.spec.clusterUid))",
                 "spec.clusterUid: the join token was used by another cluster already",
             ),
             validation(

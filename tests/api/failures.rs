@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use mcs_tests::client::{Change, Follow, Kind};
-use mcs_tests::mcs::Controller;
+use mcs_tests::mcs::{Controller, init_broker, join_arguments};
 use mcs_tests::{mcs, require_api_server};
 use serde_json::{Value, json};
 
 use crate::objects::{addresses, export, label, service};
-use crate::world::{Member, World, imported_slices, init_broker, join_arguments};
+use crate::world::{Member, World, imported_slices};
 use crate::{QUIET, SOON};
 
 const NAME: &str = "hello";

@@ -2,11 +2,12 @@
 
 use mcs_tests::apiserver::ApiServer;
 use mcs_tests::client::Kind;
+use mcs_tests::mcs::{CIDRS, init_broker, join_arguments};
 use mcs_tests::{mcs, require_api_server};
 use serde_json::{Value, json};
 
 use crate::objects::service;
-use crate::world::{CIDRS, World, init_broker, join_arguments};
+use crate::world::World;
 
 /// The resource versions of what a verb wrote into a server.
 fn versions(server: &ApiServer) -> Vec<(String, String)> {

@@ -228,8 +228,8 @@ fn a_server_of_one_family_imports_what_it_can() {
     require_api_server!();
     let server = ApiServer::with_service_cidrs("v4", "10.96.0.0/16").unwrap();
     let broker = ApiServer::start("broker").unwrap();
-    crate::world::init_broker(&broker).unwrap();
-    let member = crate::world::Member::join(server, &broker, &[]).unwrap();
+    mcs_tests::mcs::init_broker(&broker).unwrap();
+    let member = crate::world::Member::join(server, &broker).unwrap();
     member.client.create(&objects::namespace("work")).unwrap();
     member.export("work", &service("work", NAME));
     let import =

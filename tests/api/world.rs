@@ -10,16 +10,11 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use mcs_tests::apiserver::ApiServer;
 use mcs_tests::client::{Client, Kind};
-use mcs_tests::mcs::{self, Controller};
+use mcs_tests::mcs::{self, Controller, init_broker, join_arguments};
 use serde_json::Value;
 
 use crate::SOON;
 use crate::objects::{self, label};
-
-/// Where ClusterSetIPs come from.
-pub(crate) const CIDRS: [&str; 2] = ["10.97.0.0/16", "fd00:97::/112"];
-/// The ClusterSet's id.
-pub(crate) const CLUSTERSET: &str = "test-set";
 
 /// A broker and its members.
 pub(crate) struct World {
@@ -70,25 +65,19 @@ impl World {
             let servers = ApiServer::start_many(members);
             (broker.join().expect("no panic"), servers)
         });
-        Self::join(broker?, servers?, &[])
+        Self::join(broker?, servers?)
     }
 
     /// Members `a`, `b`, … of which the first is the broker too.
     pub(crate) fn start_on_a_member(members: usize) -> Result<Self> {
         let servers = ApiServer::start_many(members)?;
-        Self::join(servers[0].clone(), servers, &[])
+        Self::join(servers[0].clone(), servers)
     }
 
-    /// [`start`](Self::start), with more arguments for the controllers.
-    pub(crate) fn start_with(members: usize, controller: &[&str]) -> Result<Self> {
-        let broker = ApiServer::start("broker")?;
-        Self::join(broker, ApiServer::start_many(members)?, controller)
-    }
-
-    fn join(broker: ApiServer, servers: Vec<ApiServer>, controller: &[&str]) -> Result<Self> {
+    fn join(broker: ApiServer, servers: Vec<ApiServer>) -> Result<Self> {
         init_broker(&broker)?;
         let members: Vec<Member> =
-            servers.into_iter().map(|server| Member::join(server, &broker, controller)).collect::<Result<_>>()?;
+            servers.into_iter().map(|server| Member::join(server, &broker)).collect::<Result<_>>()?;
         let world = Self { broker_client: broker.client()?, broker, members };
         for member in &world.members {
             world.wait_for_lease(member)?;
@@ -115,26 +104,12 @@ impl World {
     }
 }
 
-/// `mcs broker init` with the tests' CIDRs.
-pub(crate) fn init_broker(broker: &ApiServer) -> Result<String> {
-    let kubeconfig = broker.kubeconfig().display().to_string();
-    let cidrs = CIDRS.iter().flat_map(|cidr| ["--clusterset-cidr", cidr]);
-    mcs::run(["broker", "init", "--kubeconfig", &kubeconfig].into_iter().chain(cidrs))
-}
-
-/// The command line of `mcs join`.
-pub(crate) fn join_arguments(member: &ApiServer, broker: &ApiServer, id: &str) -> Vec<String> {
-    let (member, broker) = (member.kubeconfig().display().to_string(), broker.kubeconfig().display().to_string());
-    let words = ["join", "--kubeconfig", &member, "--broker-kubeconfig", &broker, "--cluster", id];
-    words.into_iter().chain(["--clusterset", CLUSTERSET]).map(str::to_owned).collect()
-}
-
 impl Member {
     /// Joins under the server's name and starts a controller.
-    pub(crate) fn join(server: ApiServer, broker: &ApiServer, controller: &[&str]) -> Result<Self> {
+    pub(crate) fn join(server: ApiServer, broker: &ApiServer) -> Result<Self> {
         let id = server.name().to_owned();
         mcs::run(join_arguments(&server, broker, &id)).with_context(|| format!("join {id}"))?;
-        let controller = Controller::with(&server, "controller", controller, &[])?;
+        let controller = Controller::start(&server)?;
         Ok(Self { id, client: server.client()?, server, controller })
     }
 

@@ -1,11 +1,16 @@
-//! `cargo xtask bench dataplane`: what the dataplane costs, as ratios in one run with the absolute figures beside them.
+//! `cargo xtask bench`: what the dataplane costs, as ratios in one run with the absolute figures beside them; and how fast
+//! and how big the control plane is.
 //!
 //! ```text
+//! dataplane
 //!  connect       kernel time of a connect: none, empty, miss, hit, affinity, weights; 1 × 100 and 10 000 × 100
 //!  programming   10 000 × 100 from nothing, one change, memory: in a process of its own and in a real agent
 //!  throughput    iperf3 through the ClusterSetIP against direct, pod to pod over the fleet
 //!  rate          TCP connect/request/response rate and latency, ClusterSetIP against direct
 //!  kube-proxy    both, beside the rules that kube-proxy would write in its iptables and nftables modes
+//! control-plane
+//!  propagation   from a change in one cluster to its consequence in the other, over real API servers
+//!  scale         5 000 × 20: controllers' memory, what lies at the broker, what one change writes
 //! ```
 //!
 //! Everything runs in network namespaces and cgroups of the fleet harness and leaves nothing behind. Each section prints
@@ -16,6 +21,7 @@
 
 mod bpf;
 mod connect;
+mod control_plane;
 mod figures;
 mod iperf;
 mod kube_proxy;
@@ -38,7 +44,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use mcs_tests::{Fleet, privilege};
+use mcs_tests::{Fleet, apiserver, privilege};
 
 use crate::figures::{Found, Goal, Table, digits};
 
@@ -66,9 +72,10 @@ struct Args {
     json: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
     Dataplane,
+    ControlPlane,
 }
 
 /// A part of the bench.
@@ -79,6 +86,8 @@ enum Section {
     Throughput,
     Rate,
     KubeProxy,
+    Propagation,
+    Scale,
 }
 
 /// How thorough.
@@ -90,6 +99,13 @@ pub(crate) enum Size {
 }
 
 impl Section {
+    fn of(self) -> What {
+        match self {
+            Self::Connect | Self::Programming | Self::Throughput | Self::Rate | Self::KubeProxy => What::Dataplane,
+            Self::Propagation | Self::Scale => What::ControlPlane,
+        }
+    }
+
     fn run(self, size: Size) -> Result<Found> {
         match self {
             Self::Connect => connect::run(size),
@@ -97,24 +113,31 @@ impl Section {
             Self::Throughput => throughput::run(size),
             Self::Rate => rate::run(size),
             Self::KubeProxy => kube_proxy::run(size),
+            Self::Propagation => control_plane::propagation::run(size),
+            Self::Scale => control_plane::scale::run(size),
         }
     }
 }
 
 fn run(args: &Args) -> Result<bool> {
-    if let Some(why) = privilege::missing() {
+    let missing = match args.what {
+        What::Dataplane => privilege::missing(),
+        What::ControlPlane => apiserver::missing(),
+    };
+    if let Some(why) = missing {
         bail!("cannot run here: {why}");
     }
-    Fleet::on_signal()?;
+    if args.what == What::Dataplane {
+        Fleet::on_signal()?;
+    }
     let size = match (args.quick, args.full) {
         (true, _) => Size::Quick,
         (_, true) => Size::Full,
         _ => Size::Usual,
     };
-    let What::Dataplane = args.what;
     let mut found = Found::default();
     for section in Section::value_variants() {
-        if args.only.is_empty() || args.only.contains(section) {
+        if section.of() == args.what && (args.only.is_empty() || args.only.contains(section)) {
             let name = section.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
             println!("\n=== {name}\n");
             let started = Instant::now();

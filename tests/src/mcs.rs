@@ -56,6 +56,26 @@ pub fn status(kubeconfig: &Path) -> Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("mcs status: {}: {}", output.status, said.trim()))
 }
 
+/// Where ClusterSetIPs of tests come from.
+pub const CIDRS: [&str; 2] = ["10.97.0.0/16", "fd00:97::/112"];
+/// The id of tests' ClusterSets.
+pub const CLUSTERSET: &str = "test-set";
+
+/// `mcs broker init` with [`CIDRS`].
+pub fn init_broker(broker: &ApiServer) -> Result<String> {
+    let kubeconfig = broker.kubeconfig().display().to_string();
+    let cidrs = CIDRS.iter().flat_map(|cidr| ["--clusterset-cidr", cidr]);
+    run(["broker", "init", "--kubeconfig", &kubeconfig].into_iter().chain(cidrs))
+}
+
+/// The command line of `mcs join` to [`CLUSTERSET`], with the admins' kubeconfigs.
+#[must_use]
+pub fn join_arguments(member: &ApiServer, broker: &ApiServer, id: &str) -> Vec<String> {
+    let (member, broker) = (member.kubeconfig().display().to_string(), broker.kubeconfig().display().to_string());
+    let words = ["join", "--kubeconfig", &member, "--broker-kubeconfig", &broker, "--cluster", id];
+    words.into_iter().chain(["--clusterset", CLUSTERSET]).map(str::to_owned).collect()
+}
+
 /// A process of `mcs controller`. Dropping it kills it; when a test is failing, it prints what the controller said.
 pub struct Controller {
     name: String,

@@ -12,8 +12,7 @@ use crate::{
 
 /// Measure, and print what the project promises beside what came out.
 ///
-/// Needs root for namespaces, cgroups and BPF. Takes under ten minutes (with --quick one and a half), and a machine that does
-/// nothing else: variants are measured in turn and compared within one run, so that ratios hold on a busy machine longer
+/// Takes under ten minutes each (with --quick one and a half), and a machine that does nothing else: variants are measured in turn and compared within one run, so that ratios hold on a busy machine longer
 /// than absolute figures do, but not for ever. Ctrl-C removes everything, as does the end.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,21 +22,27 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    Dataplane(Dataplane),
+    /// The kernel's part: connects, programming, throughput, request rates, kube-proxy beside it.
+    ///
+    /// Needs root for namespaces, cgroups and BPF. Sections: connect, programming, throughput, rate, kube-proxy. Writes one
+    /// record for each figure to target/bench/dataplane.json: name, value, unit, baseline, ratio, runs, spread.
+    Dataplane(How),
+    /// The controllers and the broker on real API servers: how long changes take to the other cluster, how big 5 000
+    /// services are.
+    ///
+    /// Sections: propagation, scale. Writes target/bench/control-plane.json.
+    ControlPlane(How),
 }
 
-/// The kernel's part: connects, programming, throughput, request rates, kube-proxy beside it.
-///
-/// Writes one record for each figure to target/bench/dataplane.json: name, value, unit, baseline, ratio, runs, spread.
 #[derive(Debug, clap::Args)]
-struct Dataplane {
+struct How {
     /// Few rounds and small sizes: to see that it works, not what it says.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// The sizes too that take minutes to set up.
     #[arg(long)]
     full: bool,
-    /// Only this section (connect, programming, throughput, rate, kube-proxy); repeatable.
+    /// Only this section; repeatable.
     #[arg(long, value_name = "SECTION")]
     only: Vec<String>,
     /// Exit with 1 if a goal is missed.
@@ -47,8 +52,11 @@ struct Dataplane {
 
 /// `cargo xtask bench`.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let What::Dataplane(Dataplane { quick, full, only, check }) = &args.what;
-    if !child::is_root() {
+    let (what, How { quick, full, only, check }) = match &args.what {
+        What::Dataplane(how) => ("dataplane", how),
+        What::ControlPlane(how) => ("control-plane", how),
+    };
+    if matches!(args.what, What::Dataplane(_)) && !child::is_root() {
         bail!("bench: namespaces, cgroups and BPF need root: run it as root");
     }
     setup::need(&[Group::Bench])?;
@@ -61,11 +69,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
     let release = workspace.target.join("release");
     let mut bench = child::command(release.join("bench"));
-    bench.arg("dataplane").env("MCS_BIN", release.join("mcs"));
+    bench.arg(what).env("MCS_BIN", release.join("mcs"));
     let flags = [(*quick, "--quick"), (*full, "--full"), (*check, "--check")];
     bench.args(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag));
     bench.args(only.iter().flat_map(|section| ["--only", section]));
-    bench.arg("--json").arg(workspace.target.join("bench").join("dataplane.json"));
+    bench.arg("--json").arg(workspace.target.join("bench").join(format!("{what}.json")));
     // This process becomes the bench: it has the terminal and gets the signals, and cleans up. Returns only if that fails.
     Err(bench.exec()).with_context(|| format!("start {}", child::show(&bench)))
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::event::{Now, Op};
+use super::super::fault::{Fault, planted};
 use super::super::liveness::Health;
 use super::super::record::ReservationSpec;
 use super::super::service::Family;
@@ -44,12 +45,11 @@ enum Found {
 impl Controller {
     /// Looks whether new addresses may be taken, and lets those who waited know.
     pub(super) fn open_gate(&mut self) {
-        let open = self.broker_settled()
-            && self.sink_known()
-            && self.unreserved.is_empty()
-            && vip::awaited(self.words()).next().is_none();
+        let reserved = self.unreserved.is_empty() && vip::awaited(self.words()).next().is_none();
+        let open = self.broker_settled() && self.sink_known() && (reserved || planted(Fault::AllocationWithoutGate));
         if open && !self.gate {
-            self.dirty.extend(self.waiting.iter().cloned());
+            // Who waited for an address, and what was to be released meanwhile.
+            self.dirty.extend(self.waiting.iter().chain(self.broker.reserved()).cloned());
         }
         self.gate = open;
     }
@@ -116,7 +116,7 @@ impl Controller {
         mine: Option<IpAddr>,
         now: Now,
     ) -> Found {
-        let mine = mine.filter(|ip| !self.lost(key, *ip));
+        let mine = mine.filter(|ip| !self.lost(key, *ip) && !planted(Fault::AddressNotKept));
         if let Some(ip) = mine {
             let named = self.broker.reservations.contains_key(&ip)
                 || self.broker.unreadable_reservations.contains(&reservation_key(ip));
@@ -219,7 +219,11 @@ impl Controller {
         }
         let import = self.local.our_import(key);
         let carried: Vec<IpAddr> = import.map(local::ips).into_iter().flatten().collect();
-        let exported = merging.merged.is_some() || import.is_some();
+        let exported = if planted(Fault::ReleasedWhileOthersExport) {
+            merging.own != Own::Absent
+        } else {
+            merging.merged.is_some() || import.is_some()
+        };
         let superseded = |ip: IpAddr| {
             let other = carried.iter().find(|other| Family::of(**other) == Family::of(ip));
             other.is_some_and(|other| {

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::grouped::Grouped;
+use crate::clusterset::fault::{Fault, planted};
 use crate::clusterset::local::Meta;
 use crate::clusterset::record::{
     ExportRecordSpec, MemberSpec, ReservationSpec, SliceRecordSpec, Statement, export_name, member_namespace,
@@ -200,6 +201,11 @@ impl Broker {
         self.slices.iter().filter(|(_, _, slice)| slice.present).map(|(_, key, _)| key.clone())
     }
 
+    /// The services that have reservations.
+    pub(super) fn reserved(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.reserved_for.keys()
+    }
+
     /// The addresses that are reserved for a service.
     pub(super) fn reserved_for(&self, service: &ObjectKey) -> impl Iterator<Item = (IpAddr, &Reserved)> {
         let addresses = self.reserved_for.get(service).into_iter().flatten();
@@ -257,7 +263,7 @@ impl Broker {
         let checked = validate::export_record(&self.limits, &self.cidrs, &key.namespace, &key.name, &record.spec);
         let problems = match checked {
             Ok(checked) => {
-                record.withdrawn = checked.value.withdrawn;
+                record.withdrawn = checked.value.withdrawn && !planted(Fault::TombstoneIgnored);
                 record.ips = if record.withdrawn { Vec::new() } else { checked.value.ips };
                 record.exported = Some(checked.value.exported);
                 checked.problems
@@ -269,12 +275,14 @@ impl Broker {
     }
 
     /// An export record is not there any more. The service that it was of.
-    pub(super) fn drop_record(&mut self, key: &ObjectKey) -> Option<ObjectKey> {
+    pub(super) fn drop_record(&mut self, key: &ObjectKey, withdrawn: bool) -> Option<ObjectKey> {
         let cluster = validate::cluster_of(&key.namespace).ok()?.to_owned();
         let service = service_of_export(&key.name)?;
         self.problems.remove(&(EXPORT, key.clone()));
         let record = self.records.get_mut(&service)?.get_mut(&cluster)?;
-        let (counted, withdrawn) = (record.present && !record.spec.withdrawn, record.withdrawn);
+        let counted = record.present && !record.spec.withdrawn;
+        record.withdrawn |= withdrawn;
+        let withdrawn = record.withdrawn;
         record.present = false;
         self.count(&cluster, EXPORT, &key.name, counted, false);
         if !withdrawn {

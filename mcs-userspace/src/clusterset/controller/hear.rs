@@ -2,6 +2,7 @@
 
 use super::super::brake::Brake;
 use super::super::event::{CrdState, Event, Kind, Now, Object};
+use super::super::fault::{Fault, planted};
 use super::super::local::Service;
 use super::super::record::{LEASE, Statement};
 use super::super::validate;
@@ -37,6 +38,9 @@ impl Controller {
             }
             Event::Listed(kind, resource_version) => self.listed(kind, resource_version, now),
             Event::Interrupted(kind) => {
+                if planted(Fault::PruneOnInterruptedList) {
+                    self.listed(kind, 0, now);
+                }
                 self.lists.interrupted(kind);
                 if kind == Kind::Leases {
                     self.liveness.broker_lost();
@@ -194,6 +198,8 @@ impl Controller {
             Kind::Imports => {
                 self.local.drop_import(key);
                 self.dirty.insert(key.clone());
+                // Its address may be what others lack.
+                self.dirty.extend(self.exhausted.keys().cloned());
             }
             Kind::ImportedSlices => {
                 if let Some((import, _)) = self.local.imported_slices.remove(key) {
@@ -217,12 +223,13 @@ impl Controller {
             Kind::Reservations => {
                 let touched = self.broker.drop_reservation(key);
                 self.dirty.extend(touched);
+                self.dirty.extend(self.exhausted.keys().cloned());
                 if let Some(address) = super::broker::address_of(&key.name) {
                     self.dirty.extend(self.local.carriers(address).cloned());
                 }
             }
             Kind::ExportRecords => {
-                let service = self.broker.drop_record(key);
+                let service = self.broker.drop_record(key, planted(Fault::DeletionIsWithdrawal));
                 self.dirty.extend(service);
             }
             Kind::SliceRecords => {

@@ -83,6 +83,10 @@ impl Controller {
     }
 
     pub(super) fn put_member(&mut self, key: &ObjectKey, spec: MemberSpec) {
+        // A join token was made for it, and nobody has used it: it is no member yet.
+        if spec.cluster_uid.is_empty() && !self.broker.members_present.contains(&*key.name) {
+            return;
+        }
         let id = key.name.to_string();
         self.removed.remove(&id);
         self.broker.members_present.insert(id.clone());

@@ -28,6 +28,9 @@ mod sinks;
 mod sources;
 mod writes;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -290,7 +293,8 @@ impl Controller {
     pub fn report(&self, _now: Now) -> Report {
         let me = self.identity.as_ref().map(|identity| identity.cluster.as_str());
         let mut exports: BTreeMap<&str, usize> = BTreeMap::new();
-        for service in self.broker.services() {
+        // A service may have both records and reservations.
+        for service in self.broker.services().collect::<BTreeSet<_>>() {
             for (cluster, record) in self.broker.records(service).filter(|(_, record)| !record.withdrawn) {
                 if record.exported.is_some() {
                     *exports.entry(cluster).or_default() += 1;

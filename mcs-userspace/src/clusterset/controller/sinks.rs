@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::super::event::{Now, Op};
+use super::super::fault::{Fault, planted};
 use super::super::local::{Condition, EXPORTED_KEYS, Import, ImportedSlice, Regarding, STALE, Truth, WITHDRAWAL_HELD};
 use super::super::merge::{Constituent, Merged, merge};
 use super::super::service::{Endpoints, Exported, Family, Port, Transport};
@@ -58,7 +59,13 @@ impl Controller {
         let import = self.local.our_import(key);
         match &own {
             Own::Absent => {}
-            Own::Live(exported) | Own::Held(Some(exported)) => _ = parts.insert(me.to_owned(), exported.clone()),
+            Own::Live(exported) | Own::Held(Some(exported)) => {
+                let mut exported = exported.clone();
+                if planted(Fault::OwnExportWinsTies) {
+                    exported.created -= 1;
+                }
+                parts.insert(me.to_owned(), exported);
+            }
             Own::Held(None) => _ = ghosts.insert(me.to_owned()),
         }
         for (cluster, record) in self.broker.records(key) {

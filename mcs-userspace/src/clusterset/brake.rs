@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::event::{CrdState, Kind};
+use super::fault::{Fault, planted};
 use super::record::SourceMark;
 use crate::model::ObjectKey;
 
@@ -279,7 +280,8 @@ impl Brake {
     /// Why a list with so many missing is not believed.
     fn disbelief(&self, published: usize, missing: usize) -> Option<HoldReason> {
         let changed = |known: &str, seen: &str| !known.is_empty() && known != seen;
-        let went_back = self.lists.values().find(|lists| lists.last < lists.highest);
+        let went_back =
+            self.lists.values().find(|lists| lists.last < lists.highest && !planted(Fault::WentBackIgnored));
         if self.crd == Some(CrdState::Gone) {
             Some(HoldReason::CrdGone)
         } else if changed(&self.known.cluster_uid, &self.seen.cluster_uid) {

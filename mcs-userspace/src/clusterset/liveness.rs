@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::event::Now;
+use super::fault::{Fault, planted};
 
 #[cfg(test)]
 mod tests;
@@ -204,7 +205,7 @@ impl Liveness {
         let Self { timings, members, heard, .. } = self;
         let silence = |member: &Member| heard.saturating_sub(member.alive);
         let silent = members.values().filter(|member| member.dead || silence(member) >= timings.suspect).count();
-        let too_many = silent * 2 > members.len() + 1;
+        let too_many = silent * 2 > members.len() + 1 && !planted(Fault::DeadWithoutQuorum);
         let mut verdict = Verdict::default();
         for (cluster, member) in members.iter_mut() {
             let expired = !member.dead && silence(member) >= timings.dead;

@@ -173,9 +173,11 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Logs `info` and `more`, unless `MCS_LOG` says otherwise.
+/// Logs `info` and `more`, unless `MCS_LOG` says otherwise. The client's own words on requests that fail are left out: who
+/// makes them says what they were for.
 pub(super) fn log_to_stderr(format: LogFormat, more: &str) {
-    let filter = EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new(format!("info{more}")));
+    let filter =
+        EnvFilter::try_from_env("MCS_LOG").unwrap_or_else(|_| EnvFilter::new(format!("info,kube_client=off{more}")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

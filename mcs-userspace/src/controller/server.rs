@@ -141,8 +141,10 @@ pub(super) fn client(mut config: Config) -> kube::Result<Client> {
 /// Asks the server for the Lease `name` every few seconds, for ever: whether it answers at all decides about watches,
 /// and whether it knows us is reported.
 pub(super) async fn probe(connector: Arc<Connector>, mut server: Server, lease: String, troubles: Troubles) {
-    let what = format!("{}'s API server", server.name);
+    let what = super::status::server_trouble(server.name);
     let mut stood = true;
+    // A server that starts refuses what it will grant once it has read who may do what.
+    let mut refused_before = false;
     while let Some(reach) = server.known().await {
         let namespace = match &*reach.namespace {
             "" => crate::clusterset::local::SYSTEM_NAMESPACE,
@@ -153,10 +155,14 @@ pub(super) async fn probe(connector: Arc<Connector>, mut server: Server, lease: 
         let answers = match answer {
             Ok(Ok(_)) => {
                 troubles.clear(&what);
+                refused_before = false;
                 true
             }
             Ok(Err(kube::Error::Api(status))) => {
-                troubles.report(&what, &refusal(server.name, status.code, &status.message));
+                if refused_before {
+                    troubles.report(&what, &refusal(server.name, status.code, &status.message));
+                }
+                refused_before = true;
                 true
             }
             Ok(Err(error)) => {
@@ -172,7 +178,7 @@ pub(super) async fn probe(connector: Arc<Connector>, mut server: Server, lease: 
             connector.broke();
         }
         stood = answers;
-        let again = jittered(if answers { PROBE } else { PROBE / 2 });
+        let again = jittered(if answers && !refused_before { PROBE } else { PROBE / 2 });
         let replaced = reach.epoch;
         tokio::select! {
             () = tokio::time::sleep(again) => {}

@@ -68,6 +68,12 @@ fn shorten(value: &mut Value) {
     }
 }
 
+/// The key of [`Status::troubles`] that all others with an API server follow from: `member`'s or `broker`'s.
+#[must_use]
+pub fn server_trouble(server: &str) -> String {
+    format!("the {server}'s API server")
+}
+
 /// Writes what it is told, until nobody tells any more.
 pub(super) async fn publish(member: Server, mut words: watch::Receiver<Option<Status>>, troubles: Troubles) {
     const WHAT: &str = "status";

@@ -2,6 +2,8 @@
 //!
 //! The words are the leader's, from a ConfigMap; whether they are fresh is told by its Lease.
 
+mod view;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -16,15 +18,16 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::broker::credentials::{CLUSTER, CLUSTERSET, CONFIG_MAP};
 use crate::cli::Output;
-use crate::clusterset::controller::{Held, MemberReport};
+use crate::clusterset::controller::Held;
 use crate::clusterset::local::SYSTEM_NAMESPACE;
 use crate::controller::leader::{LEASE, LEASE_TIME};
-use crate::controller::status::{self, Status};
+use crate::controller::status::{self, Status, server_trouble};
+use view::{View, again, find_troubles};
 
 /// How long a Lease whose time says nothing is watched for a renewal.
 const OBSERVE: Duration = Duration::from_secs(5);
@@ -63,48 +66,6 @@ pub(in crate::cli) struct Member {
     client: Client,
     /// The kubeconfig, for commands that are suggested.
     kubeconfig: String,
-}
-
-/// The part of the leader's report that is shown; what a newer or older controller says besides is in the JSON.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct View {
-    cluster: Option<String>,
-    clusterset: Option<String>,
-    membership: Option<String>,
-    local_synced: bool,
-    broker_connected: bool,
-    cidrs: Vec<String>,
-    members: BTreeMap<String, MemberReport>,
-    deaths_held: bool,
-    exports: usize,
-    imports: usize,
-    slices: usize,
-    held: Vec<Held>,
-    stale: BTreeMap<String, Vec<String>>,
-    exhausted: BTreeMap<String, Vec<String>>,
-    waiting: usize,
-    retrying: BTreeMap<String, String>,
-    problems: Vec<ProblemView>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ProblemView {
-    object: String,
-    field: String,
-    reason: String,
-    severity: String,
-}
-
-impl fmt::Display for ProblemView {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { object, field, reason, severity: _ } = self;
-        match field.as_str() {
-            "" => write!(f, "{object}: {reason}"),
-            field => write!(f, "{object}: {field}: {reason}"),
-        }
-    }
 }
 
 /// The leader, as its Lease shows it.
@@ -255,11 +216,10 @@ fn judge(kubeconfig: &str, joined: Option<(&String, &String)>, status: Option<St
         }
         Leader::Nobody => find("no controller runs; traffic goes on as it was".to_owned(), start),
     }
-    for (what, why) in &status.troubles {
-        find(format!("{what}: {why}"), next_for(what, kubeconfig));
-    }
+    find_troubles(&status.troubles, kubeconfig, &mut find);
     if said {
-        view.find(kubeconfig, joined.map(|(cluster, _)| cluster.as_str()), &mut find);
+        let is_broker_gone = status.troubles.contains_key(&server_trouble("broker"));
+        view.find(kubeconfig, joined.map(|(cluster, _)| cluster.as_str()), is_broker_gone, &mut find);
     }
 
     let fresh = matches!(leader, Leader::Alive(_));
@@ -282,101 +242,6 @@ fn judge(kubeconfig: &str, joined: Option<(&String, &String)>, status: Option<St
     };
     let Status { troubles, report, .. } = status;
     Answer { healthy, summary, findings, leader: identity, fresh, troubles, report, view }
-}
-
-fn again(kubeconfig: &str) -> String {
-    format!("mcs status --kubeconfig {kubeconfig} in a moment")
-}
-
-/// Where to look when something on the way to an API server is wrong.
-fn next_for(what: &str, kubeconfig: &str) -> String {
-    if what.contains("broker") {
-        format!(
-            "kubectl --kubeconfig {kubeconfig} -n {SYSTEM_NAMESPACE} get secret mcs-broker, and the broker's API server"
-        )
-    } else if what.contains(".x-k8s.io")
-        || what.contains(".k8s.io")
-        || what.contains("Exports")
-        || what.contains("Imports")
-    {
-        format!("mcs crds | kubectl --kubeconfig {kubeconfig} apply -f -")
-    } else {
-        format!("kubectl --kubeconfig {kubeconfig} -n {SYSTEM_NAMESPACE} logs deployment/mcs-controller")
-    }
-}
-
-impl View {
-    fn of(report: &Value) -> Self {
-        serde_json::from_value(report.clone()).unwrap_or_default()
-    }
-
-    /// What is wrong by the leader's own report.
-    fn find(&self, kubeconfig: &str, joined: Option<&str>, find: &mut impl FnMut(String, String)) {
-        let cluster = self.cluster.as_deref().or(joined).unwrap_or("CLUSTER");
-        if let Some(why) = &self.membership {
-            find(format!("not a member: {why}"), format!("kubectl --kubeconfig {kubeconfig} get clusterproperties"));
-            return;
-        }
-        if !self.local_synced {
-            find("the controller is still reading this cluster".to_owned(), again(kubeconfig));
-        } else if !self.broker_connected {
-            let what = "the broker is not reached: what is imported stays as it is";
-            find(
-                what.to_owned(),
-                format!("kubectl --kubeconfig {kubeconfig} -n {SYSTEM_NAMESPACE} get secret mcs-broker"),
-            );
-        }
-        if !self.held.is_empty() {
-            let what = format!(
-                "{} of {cluster} gone without a deletion that was seen: withdrawal held: {}",
-                count(self.held.len(), "export"),
-                self.held.first().map(|held| held.reason.as_str()).unwrap_or_default(),
-            );
-            find(
-                what,
-                format!(
-                    "restore them, or, if they are meant to be gone: mcs approve-withdrawal {cluster} --kubeconfig \
-                     {kubeconfig}"
-                ),
-            );
-        }
-        if self.deaths_held {
-            find(
-                "more than half of the members fell silent at once: none is taken for dead".to_owned(),
-                "look at the broker's API server".to_owned(),
-            );
-        }
-        for (id, member) in &self.members {
-            if matches!(member.health.as_str(), "suspect" | "dead") {
-                find(
-                    format!("member {id} is {}", member.health),
-                    format!("mcs status --kubeconfig KUBECONFIG-OF-{id}"),
-                );
-            }
-        }
-        for (service, families) in self.exhausted.iter().take(MOST) {
-            let what = format!("{service}: no {} address is left in {}", families.join(", "), self.cidrs.join(" "));
-            find(what, "mcs broker init with a further --clusterset-cidr, or export less".to_owned());
-        }
-        if self.waiting > 0 {
-            let what =
-                format!("{} for an address until every healthy member has its own reserved", waits(self.waiting));
-            find(what, again(kubeconfig));
-        }
-        for (object, why) in self.retrying.iter().take(MOST) {
-            find(format!("{object}: {why}"), "tried again by itself; look at what it says".to_owned());
-        }
-        for problem in self.problems.iter().filter(|problem| problem.severity != "notice").take(MOST) {
-            find(problem.to_string(), "correct the object".to_owned());
-        }
-    }
-}
-
-fn waits(services: usize) -> String {
-    match services {
-        1 => "1 service waits".to_owned(),
-        many => format!("{many} services wait"),
-    }
 }
 
 /// `1 export`, `2 exports`.

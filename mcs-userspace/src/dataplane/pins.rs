@@ -41,7 +41,14 @@ pub struct PinDir {
 /// The right to write a pin directory's maps; given back when dropped, and by the kernel when the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _directory: File,
+    directory: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not do: a child that another thread forked a moment ago has the file too, until it executes.
+        let _closing_does_it_then = flock(&self.directory, FlockOperation::Unlock);
+    }
 }
 
 /// Who holds the lock of a pin directory.
@@ -117,7 +124,7 @@ impl PinDir {
         let inode = directory.metadata().with_context(|| format!("pin directory {}: stat", self.root.display()))?.ino();
         for _ in 0..LOOKERS {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { _directory: directory }),
+                Ok(()) => return Ok(Lock { directory }),
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(errno) => {
                     return Err(errno).with_context(|| format!("pin directory {}: lock", self.root.display()));

@@ -26,7 +26,7 @@ use super::kubeconfig::{Server, why};
 use super::preflight::BrokerFacts;
 use super::{init, join, objects};
 use crate::clusterset::membership::admit;
-use crate::clusterset::record::{MemberSpec, member_namespace};
+use crate::clusterset::record::member_namespace;
 use crate::clusterset::vip::parse_cidrs;
 
 /// What every join token begins with: the version of what follows, base64 of JSON.
@@ -149,14 +149,6 @@ pub async fn token(client: &Client, cluster: &str, account: &str, seconds: i64) 
     let answer = api.create_token_request(account, &PostParams::default(), &request).await.map_err(why);
     let status = answer.with_context(what)?.status.with_context(what)?;
     Ok((status.token, status.expiration_timestamp.0.as_second()))
-}
-
-/// The Member that a token was made for becomes that of the cluster with this UID.
-///
-/// # Errors
-/// Another cluster used the token, or the token ended.
-pub async fn claim(broker: &Site, cluster: &str, spec: &MemberSpec, progress: &mut Progress<'_>) -> anyhow::Result<()> {
-    join::put_member(broker, cluster, spec, true, progress).await.context("join token")
 }
 
 #[cfg(test)]

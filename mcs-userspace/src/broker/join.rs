@@ -1,7 +1,8 @@
 //! `mcs join`: a cluster becomes a member.
 //!
-//! What can refuse comes first, then the member's CRDs and rights, then the broker, and the ClusterProperty that makes the
-//! cluster a member last: whatever fails in between, the same command takes it up again.
+//! What can refuse comes first (a join token is one cluster's from then on), then the member's CRDs and rights, then the
+//! broker, and the ClusterProperty that makes the cluster a member last: whatever fails in between, the same command takes
+//! it up again.
 
 use std::time::Duration;
 
@@ -47,6 +48,22 @@ impl Door {
         }
     }
 
+    /// Whether the broker lets us in. A join token that it does not is worth a word of its own.
+    ///
+    /// # Errors
+    /// The join token was used, or it ended.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        let Self::Invited(site, invitation) = self else { return Ok(()) };
+        let api: Api<ClusterSet> = Api::namespaced(site.client.clone(), SHARED_NAMESPACE);
+        match api.get_opt(&invitation.clusterset).await {
+            Err(error) if is_code(&error, 401) => {
+                bail!("join token: the broker refuses it: it was used, or replaced by another, or its time is over")
+            }
+            Err(error) => Err(why(error)).context("broker"),
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub const fn server(&self) -> &Server {
@@ -73,11 +90,17 @@ pub async fn run(member: &Site, door: &Door, wanted: &Wanted, progress: &mut Pro
             other.clusterset
         );
     }
+    door.check().await?;
     let decision = BrokerFacts::read(&site.client).await?.decide(wanted, &facts)?;
 
+    if let Door::Invited(site, _) = door {
+        claim(site, wanted, &decision, progress).await?;
+    }
     member.install(&crds::all(), (RELEASE_VERSION, SCHEMA_REVISION), progress).await?;
     member.apply_all(&member_objects::objects(), progress).await?;
-    register(door, wanted, &decision, progress).await?;
+    if let Door::Admin(site, _) = door {
+        register(site, wanted, &decision, progress).await?;
+    }
     let credentials = credentials_for(door, wanted, secret, progress).await?;
     match credentials {
         None => progress.say(&format!("member: Secret {SYSTEM_NAMESPACE}/{SECRET} unchanged")),
@@ -104,26 +127,21 @@ pub async fn run(member: &Site, door: &Door, wanted: &Wanted, progress: &mut Pro
 
 /// What the broker has to have of the member.
 async fn register(
-    door: &Door,
+    site: &Site,
     wanted: &Wanted,
     decision: &Decision,
     progress: &mut Progress<'_>,
 ) -> anyhow::Result<()> {
     let Decision { cidrs, write_clusterset, member, write_member } = decision;
-    match door {
-        Door::Admin(site, _) => {
-            init::fix(site, &wanted.clusterset, cidrs, *write_clusterset, progress).await?;
-            put_member(site, &wanted.cluster, member, *write_member, progress).await?;
-            site.apply_all(&objects::member(&wanted.cluster), progress).await
-        }
-        Door::Invited(site, _) => {
-            ensure!(!write_clusterset, "join token: cannot change the ClusterSet's CIDRs: leave --clusterset-cidr out");
-            if *write_member {
-                invitation::claim(site, &wanted.cluster, member, progress).await?;
-            }
-            Ok(())
-        }
-    }
+    init::fix(site, &wanted.clusterset, cidrs, *write_clusterset, progress).await?;
+    put_member(site, &wanted.cluster, member, *write_member, progress).await?;
+    site.apply_all(&objects::member(&wanted.cluster), progress).await
+}
+
+/// With a join token: the Member that it was made for becomes this cluster's, if it is nobody's yet.
+async fn claim(site: &Site, wanted: &Wanted, decision: &Decision, progress: &mut Progress<'_>) -> anyhow::Result<()> {
+    ensure!(!decision.write_clusterset, "join token: cannot fix the ClusterSet's CIDRs: leave --clusterset-cidr out");
+    put_member(site, &wanted.cluster, &decision.member, decision.write_member, progress).await.context("join token")
 }
 
 /// Writes a Member. Whoever comes second is told so by the API server.
@@ -219,7 +237,7 @@ async fn credentials_for(
 }
 
 /// Whether the broker lets the member in, and see its ClusterSet.
-async fn accepted(credentials: &Credentials) -> anyhow::Result<bool> {
+pub(super) async fn accepted(credentials: &Credentials) -> anyhow::Result<bool> {
     let client = Client::try_from(credentials.client_config()?).context("broker: the member's credentials")?;
     let api: Api<ClusterSet> = Api::namespaced(client, SHARED_NAMESPACE);
     match api.get_opt(&credentials.clusterset).await {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  member: ClusterProperty clusterset.k8s.io deleted     a controller that runs stops publishing
-//!  broker: tombstones, slices, reservations, until two looks in a row find nothing; then lease and Member
+//!  broker: tombstones, slices, reservations, until two looks in a row find nothing; then lease, Member,
+//!          account
 //!  member: imports, their slices, the id, credentials
 //! ```
 //!
@@ -19,8 +20,9 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::apply::{Progress, Site};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, SERVICE_ACCOUNT};
 use super::kubeconfig::{is_code, why};
+use super::objects::account;
 use super::preflight::MemberFacts;
 use super::records::{self, Count};
 use super::{join, member_objects};
@@ -82,6 +84,13 @@ async fn withdraw(credentials: &Credentials, progress: &mut Progress<'_>) -> any
     let cluster = &credentials.cluster;
     let deadline = Instant::now() + SETTLED_WITHIN;
     let (mut sum, mut quiet) = (Count::default(), 0);
+    if !join::accepted(credentials).await? {
+        progress.say(&format!(
+            "broker: refuses this member's credentials: they ended, or it was revoked: what it may still have there is its \
+             admin's to remove, with `mcs broker revoke {cluster}`"
+        ));
+        return Ok(());
+    }
     while quiet < 2 {
         let count = records::withdraw(&client, cluster).await?;
         quiet = if count.is_nothing() { quiet + 1 } else { 0 };
@@ -107,7 +116,8 @@ async fn withdraw(credentials: &Credentials, progress: &mut Progress<'_>) -> any
         "apiVersion": format!("{GROUP}/v1"), "kind": kind,
         "metadata": {"namespace": SHARED_NAMESPACE, "name": cluster},
     });
-    broker.delete(&object, progress).await
+    broker.delete(&object, progress).await?;
+    broker.delete(&account(&credentials.namespace, SERVICE_ACCOUNT), progress).await
 }
 
 /// Imports and their slices, in the member.

@@ -6,7 +6,7 @@
 //!    writes  its records, its lease, its next token        ClusterRole mcs-member-records, in mcs-east
 //!    creates and deletes reservations that name itself     ClusterRole mcs-member-reservations, in clusterset-broker
 //!                                                          + ValidatingAdmissionPolicy mcs-reservations
-//!    deletes its own Member, when it leaves                Role mcs-east, in clusterset-broker
+//!    deletes its own Member and account, when it leaves    Role mcs-east, in clusterset-broker
 //! ```
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -91,6 +91,13 @@ pub fn shared() -> Vec<Value> {
                     "resources": ["serviceaccounts/token"],
                     "resourceNames": [SERVICE_ACCOUNT],
                     "verbs": ["create"],
+                },
+                // with which its tokens end, when it leaves
+                {
+                    "apiGroups": [""],
+                    "resources": ["serviceaccounts"],
+                    "resourceNames": [SERVICE_ACCOUNT],
+                    "verbs": ["delete"],
                 },
             ]),
         ),

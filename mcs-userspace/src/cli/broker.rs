@@ -159,7 +159,13 @@ impl InitArgs {
             match &clusterset {
                 Some(id) => all.push(serde_json::to_value(init::clusterset(id, &texts))?),
                 None if texts.is_empty() => {}
-                None => all.push(init::namespace_with(&texts)),
+                None => {
+                    let noted = init::namespace_with(&texts);
+                    all.retain(|object| {
+                        object["kind"] != "Namespace" || object["metadata"]["name"] != noted["metadata"]["name"]
+                    });
+                    all.insert(0, noted);
+                }
             }
             return print(&documents(&all)?);
         }

@@ -108,6 +108,7 @@ impl Join {
 /// The same reads and the same refusals, and then the objects as YAML: the broker's first.
 async fn dry_run(member: &Site, door: &Door, wanted: &Wanted, only: Option<Server>) -> anyhow::Result<()> {
     let facts = MemberFacts::read(&member.client).await?;
+    door.check().await?;
     let decision = BrokerFacts::read(&door.site().client).await?.decide(wanted, &facts)?;
     let (broker, member) = join::declarative(door.server(), wanted, &decision)?;
     if only != Some(Server::Member) {

@@ -107,7 +107,8 @@ pub struct ClusterSetSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct MemberSpec {
-    /// UID of the cluster's namespace kube-system: the same cluster under another id is told by it.
+    /// UID of the cluster's namespace kube-system: the same cluster under another id is told by it. Empty while a join
+    /// token was made for the id and nobody has used it: such a member is none yet.
     pub cluster_uid: String,
     /// What the member's endpoints may lie in; any address if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -230,6 +231,9 @@ pub struct Statement {
     /// remembers is gone because the source withdrew it, and not because the broker lost it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<String>,
+    /// The last word of a member that left: it carries nothing, publishes nothing, and nobody waits for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// How a source tells that its own API server went back in time, or is another one.

@@ -2,7 +2,7 @@
 //! kept here as well: one object never goes back, and the CRD is looked at before a deletion is passed on. Everything else
 //! happens: delays, other kinds ahead, duplicates, interruptions anywhere, lists in pieces, answers that are lost.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use mcs::clusterset::controller::{Controller, Settings};
@@ -48,8 +48,6 @@ pub(crate) struct Process {
     pub(crate) told: Told,
     /// When `ops` is called next.
     pub(crate) pump: Option<Now>,
-    /// Objects whose write is under way.
-    pub(crate) in_flight: BTreeSet<(Kind, ObjectKey)>,
 }
 
 impl Process {
@@ -62,7 +60,6 @@ impl Process {
             streams: BTreeMap::new(),
             told: Told::default(),
             pump: None,
-            in_flight: BTreeSet::new(),
         }
     }
 
@@ -341,7 +338,6 @@ impl World {
             return self.later(timeout, Task::Answer { process, op: Box::new(op), result: failed });
         }
         let result = self.write(member, &op, kind, &key);
-        self.processes[process].in_flight.remove(&(kind, key.clone()));
         self.note(|| format!("  {}: {} {kind:?} {key}: {result:?}", self.who(process), name(&op)));
         let log = self.server(member, kind).log(kind);
         let index = log.iter().rposition(|change| change.key == key).unwrap_or(0);
@@ -467,7 +463,6 @@ impl World {
         let Some((kind, key)) = target(&op, &self.members[member].id).filter(|_| self.processes[process].alive) else {
             return;
         };
-        self.processes[process].in_flight.remove(&(kind, key.clone()));
         let (incarnation, index) = match result {
             Ok(at) => at,
             Err(failure) => return self.tell(process, Event::Failed(Box::new(op), failure)),
@@ -478,21 +473,21 @@ impl World {
             return self.tell(process, Event::Failed(Box::new(op), failure));
         }
         let log = server.log(kind);
-        let index = match self.processes[process].streams.get(&kind).map(|stream| &stream.state) {
-            // The watch was faster, perhaps by more than this one change.
-            Some(State::Watching(next)) if *next > index => {
-                log[..*next].iter().rposition(|change| change.key == key).unwrap_or(index)
-            }
-            _ => index,
-        };
+        // The watch was faster, perhaps by more than this one change.
+        let stream = self.processes[process].streams.get(&kind).filter(|stream| stream.incarnation == incarnation);
+        let passed = stream.and_then(|stream| match stream.state {
+            State::Watching(next) if next > index => Some(next),
+            _ => None,
+        });
+        let ahead = stream.and_then(|stream| stream.ahead.get(&key)).map(|(_, ahead)| *ahead);
+        let watched = passed.and_then(|next| log[..next].iter().rposition(|change| change.key == key));
+        let index = watched.unwrap_or(index).max(ahead.unwrap_or(0));
         let Some(change) = log.get(index) else {
             return;
         };
         let (revision, event) = (change.revision, seen(kind, &key, change.object.as_ref()));
         if let Some(stream) = self.processes[process].streams.get_mut(&kind) {
-            let passed = matches!(stream.state, State::Watching(next) if next > index);
-            let newer = stream.ahead.get(&key).is_some_and(|(ahead, _)| *ahead > revision);
-            if !passed && !newer {
+            if passed.is_none() {
                 stream.ahead.insert(key, (revision, index));
             }
         }

@@ -33,7 +33,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use mcs::clusterset::fault::Fault;
 use run::{Plan, shrink};
+
+/// In how many seeds each planted fault must be found.
+#[cfg(debug_assertions)]
+const FAULT_SEEDS: u64 = 200;
 
 /// The size in CI.
 const CI_SEEDS: u64 = 1000;
@@ -52,13 +57,22 @@ fn steps() -> usize {
     number("MCS_SIM_STEPS").map_or(STEPS, |steps| usize::try_from(steps).unwrap())
 }
 
+/// In this thread, decisions are made with a mistake. Only debug builds have any.
+fn plant(fault: Option<Fault>) {
+    #[cfg(debug_assertions)]
+    mcs::clusterset::fault::plant(fault);
+    #[cfg(not(debug_assertions))]
+    assert_eq!(fault, None);
+}
+
 /// Runs seeds on all cores until one fails; the lowest that did.
-fn search(seeds: u64, steps: usize) -> (Option<(u64, String)>, u64) {
+fn search(seeds: u64, steps: usize, fault: Option<Fault>) -> (Option<(u64, String)>, u64) {
     let next = AtomicU64::new(0);
     let happenings = AtomicU64::new(0);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let failures = thread::scope(|scope| {
         let worker = || {
+            plant(fault);
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 if seed >= seeds {
@@ -113,7 +127,7 @@ fn seeds() {
     let full = set("CI") || set("MCS_TEST_FULL");
     let seeds = number("MCS_SIM_SEEDS").unwrap_or(if full { CI_SEEDS } else { SEEDS });
     let start = Instant::now();
-    let (failure, happenings) = search(seeds, steps());
+    let (failure, happenings) = search(seeds, steps(), None);
     let minutes = start.elapsed().as_secs_f64() / 60.0;
     if let Some((seed, violation)) = failure {
         panic!("{}", explain(seed, &violation));
@@ -132,4 +146,21 @@ fn a_seed_replays() {
         let (first, second) = (plan.run(false), plan.run(true));
         assert_eq!((first.digest, first.happenings), (second.digest, second.happenings), "seed {seed}");
     }
+}
+
+/// What would the simulator be worth if it found nothing? Every fault is planted in the decisions, alone.
+#[cfg(debug_assertions)]
+#[test]
+fn planted_faults_are_found() {
+    let mut missed = Vec::new();
+    for fault in Fault::ALL {
+        let start = Instant::now();
+        match search(FAULT_SEEDS, STEPS, Some(fault)) {
+            (Some((seed, violation)), _) => {
+                println!("{fault:?}: seed {seed}, {:.1} s: {violation}", start.elapsed().as_secs_f64());
+            }
+            (None, _) => missed.push(fault),
+        }
+    }
+    assert!(missed.is_empty(), "not found in {FAULT_SEEDS} seeds: {missed:?}");
 }

@@ -100,6 +100,7 @@ impl Controller {
                 self.dirty.insert(key.clone());
             }
             Object::Export(export) => {
+                self.brake.applied(Kind::Exports, export.meta.resource_version);
                 self.local.exports.insert(key.clone(), export);
                 self.came_back(key);
                 self.dirty.insert(key.clone());
@@ -312,12 +313,18 @@ impl Controller {
         if &*key.name != LEASE {
             return;
         }
+        let ours = self.identity.as_ref().is_some_and(|identity| identity.cluster == cluster);
+        if statement.left {
+            self.liveness.member_removed(&cluster);
+        } else if self.broker.counts(&cluster) && !ours {
+            self.liveness.member_added(&cluster);
+        }
         self.liveness.renewal_seen(&cluster, version, now);
         let lease = self.broker.leases.entry(cluster.clone()).or_default();
         let renewed = version > lease.version && lease.version != 0;
         lease.version = version;
         lease.statement = statement;
-        if self.identity.as_ref().is_some_and(|identity| identity.cluster == cluster) {
+        if ours || self.departed.contains(&cluster) {
             self.writes.renewed();
             return;
         }

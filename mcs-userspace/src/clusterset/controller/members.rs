@@ -9,7 +9,7 @@ use super::super::membership::{Change, Identity, Membership};
 use super::super::record::{MemberSpec, Statement, VERSION};
 use super::super::validate;
 use super::broker::digest_text;
-use super::{Controller, mark_of};
+use super::{Controller, local, mark_of};
 use crate::model::ObjectKey;
 
 impl Controller {
@@ -99,7 +99,7 @@ impl Controller {
         let ours = self.identity.as_ref().is_some_and(|identity| identity.cluster == id);
         if spec.revoked {
             self.liveness.member_removed(&id);
-        } else if !ours {
+        } else if !ours && !self.broker.leases.get(&id).is_some_and(|lease| lease.statement.left) {
             self.liveness.member_added(&id);
         }
         if old.is_none_or(|old| old.pod_cidrs != spec.pod_cidrs) {
@@ -222,6 +222,7 @@ impl Controller {
                 self.writes.propose(&nobody, Op::Remember(dead), now);
             }
         }
+        self.say_farewell(now);
         if self.next_renewal().is_none_or(|due| due > now) {
             return;
         }
@@ -234,8 +235,31 @@ impl Controller {
             reserved: self.said_reserved,
             source: self.brake.mark(),
             published: decided.then(|| digest_text(self.meant_total)),
+            left: false,
         };
         self.writes.propose(&nobody, Op::Renew(statement), now);
+    }
+
+    /// Who left says so once everything is withdrawn: then nobody waits for a word of it.
+    fn say_farewell(&mut self, now: Now) {
+        if self.identity.is_some() || !self.broker_known() || !self.local.imports.values().all(|of| !local::ours(of)) {
+            return;
+        }
+        // Under one id at a time: the lease is that of the credentials.
+        let Some(left) = self.departed.iter().next() else { return };
+        let said = self.broker.leases.get(left).is_some_and(|lease| lease.statement.left);
+        let withdrawn = self.broker.services_of(left).all(|(_, record)| record.spec.withdrawn);
+        if said || !withdrawn || self.departed.len() > 1 {
+            return;
+        }
+        let statement = Statement {
+            version: VERSION,
+            reserved: true,
+            source: self.brake.mark(),
+            published: Some(digest_text(0)),
+            left: true,
+        };
+        self.writes.propose(&ObjectKey::new("", ""), Op::Renew(statement), now);
     }
 
     /// Users look at ClusterProperties.

@@ -60,3 +60,19 @@ fn nothing_is_renewed_or_decided_before_the_broker_was_seen() {
     assert!(world.clusters[0].wanted.is_empty(), "{:?}", world.clusters[0].wanted);
     assert_eq!(world.backends(0), ["b:10.2.0.1"]);
 }
+
+#[test]
+fn nobody_waits_for_who_left() {
+    let mut world = World::new(2);
+    world.delete(0, Kind::Properties, CLUSTERSET_PROPERTY);
+    world.run(2);
+    assert!(world.statement("a").left);
+    world.reconnect(1);
+    world.export(1, "shop/cart", 5, &["10.2.0.1"]);
+    world.run(2);
+    assert_eq!(world.import(1, "shop/cart").unwrap().spec.ips.len(), 1);
+    world.put(0, Kind::Properties, CLUSTERSET_PROPERTY, Object::Property("set".to_owned()));
+    world.run(12);
+    assert!(!world.statement("a").left);
+    assert_eq!(world.backends(0), ["b:10.2.0.1"]);
+}

@@ -50,8 +50,12 @@ impl KindListener {
 
 impl Listener for KindListener {
     async fn look_around(&mut self, reach: &Reach) -> Result<(), kube::Error> {
-        let Some(crd) = &self.crd else { return Ok(()) };
-        crd.look(reach).await?;
+        match &self.crd {
+            Some(crd) => crd.look(reach).await?,
+            // Their absence is an export's or its endpoints': it counts only in the cluster that had them.
+            None if matches!(self.kind, Kind::Services | Kind::SourceSlices) => {}
+            None => return Ok(()),
+        }
         let namespaces: Api<Namespace> = Api::all(reach.client.clone());
         let uid = namespaces.get_metadata("kube-system").await?.metadata.uid.unwrap_or_default();
         self.send(Event::ClusterUid(uid), 0).await;

@@ -142,7 +142,8 @@ impl Candidate {
         let wanted = match lease {
             None => self.body(None),
             Some(lease) => {
-                let free = holder(&lease).is_empty();
+                // Released, or still ours: nobody took over while the API server did not answer.
+                let free = holder(&lease).is_empty() || holder(&lease) == self.identity;
                 let seen = version(&lease);
                 let since = match observed {
                     Some(Observed { version, since }) if *version == seen => *since,

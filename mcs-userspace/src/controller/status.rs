@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::server::{REQUEST, Server, Troubles, chain};
 use super::state::put_data;
@@ -102,8 +102,12 @@ pub(super) fn log_changes(old: &Report, new: &Report) {
             (_, why) => info!("is no member: {}", why.as_deref().unwrap_or("not known yet")),
         }
     }
+    if new.broker_synced && !old.broker_synced {
+        info!("everything at the broker is listed");
+    }
     if new.broker_connected != old.broker_connected {
-        info!("broker: {}", if new.broker_connected { "connected, everything is listed" } else { "connection lost" });
+        // Why is logged where it is known.
+        debug!(connected = new.broker_connected, "broker");
     }
     for (id, member) in &new.members {
         let before = old.members.get(id).map(|member| member.health.as_str());

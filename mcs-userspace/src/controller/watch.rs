@@ -77,6 +77,7 @@ impl From<kube::Error> for End {
         if let kube::Error::Api(status) = error {
             return match status.code {
                 410 => Self::Stale,
+                404 => Self::Failed("there is no such resource: its CustomResourceDefinition is missing".to_owned()),
                 code => Self::Failed(format!("{code} {}", status.message)),
             };
         }

@@ -38,6 +38,9 @@ const AT_ONCE: usize = 32;
 /// For others to read; observers measure by their own clocks and settings.
 const LEASE_SECONDS: u32 = 60;
 
+/// The conditions of a ServiceExport that are ours (KEP-1645).
+const EXPORT_CONDITIONS: [&str; 3] = ["Valid", "Ready", "Conflict"];
+
 /// What an op writes. Two ops with one target are carried out one after the other.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Target {
@@ -357,6 +360,7 @@ impl Tools {
         let conditions = conditions_with_times(&Transition {
             object: &object.data,
             wanted: &import.conditions,
+            ours: None,
             generation: object.metadata.generation,
             now: Timestamp::now(),
         });
@@ -383,7 +387,13 @@ impl Tools {
         }
         let now = Timestamp::now();
         let generation = Some(generation);
-        let conditions = conditions_with_times(&Transition { object: &object.data, wanted, generation, now });
+        let conditions = conditions_with_times(&Transition {
+            object: &object.data,
+            wanted,
+            ours: Some(&EXPORT_CONDITIONS),
+            generation,
+            now,
+        });
         let (path, value) = if object.data.get("status").is_some_and(Value::is_object) {
             ("/status/conditions", json!(conditions))
         } else {

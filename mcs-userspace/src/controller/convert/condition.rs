@@ -37,8 +37,10 @@ pub(super) fn read(conditions: &[KubeCondition]) -> Vec<Condition> {
 pub(in crate::controller) struct Transition<'a> {
     /// The object's body, with the conditions that it has.
     pub(in crate::controller) object: &'a Value,
-    /// What ours should be; others' stay.
+    /// What ours should be.
     pub(in crate::controller) wanted: &'a [Condition],
+    /// Types that are ours, gone if they are not wanted; all are if none. Others' stay.
+    pub(in crate::controller) ours: Option<&'a [&'a str]>,
     /// `metadata.generation` that the conditions are about; none to leave it out.
     pub(in crate::controller) generation: Option<i64>,
     /// The wall clock.
@@ -47,9 +49,10 @@ pub(in crate::controller) struct Transition<'a> {
 
 /// The conditions as they should be written: the time of a transition stays while the status does.
 pub(in crate::controller) fn conditions_with_times(transition: &Transition<'_>) -> Vec<Typed> {
-    let Transition { object, wanted, generation, now } = transition;
+    let Transition { object, wanted, ours, generation, now } = transition;
     let present = of_status(object);
-    let ours = wanted.iter().map(|condition| {
+    let are_ours = |kind: &str| ours.is_none_or(|ours| ours.contains(&kind));
+    let written = wanted.iter().map(|condition| {
         let same = present.iter().find(|old| old.type_ == condition.kind && old.status == condition.status.as_str());
         Typed {
             type_: condition.kind.clone(),
@@ -60,6 +63,7 @@ pub(in crate::controller) fn conditions_with_times(transition: &Transition<'_>) 
             observed_generation: *generation,
         }
     });
-    let others = present.iter().filter(|old| !wanted.iter().any(|condition| condition.kind == old.type_)).cloned();
-    ours.chain(others).collect()
+    let is_wanted = |kind: &str| wanted.iter().any(|condition| condition.kind == kind);
+    let others = present.iter().filter(|old| !is_wanted(&old.type_) && !are_ours(&old.type_)).cloned();
+    written.chain(others).collect()
 }

@@ -255,11 +255,13 @@ fn a_transition_has_the_time_of_the_change_of_status() {
         {"type": "Valid", "status": "True", "reason": "Old", "message": "", "lastTransitionTime": old},
         {"type": "Ready", "status": "False", "reason": "Old", "message": "", "lastTransitionTime": old},
         {"type": "Theirs", "status": "False", "reason": "Own", "message": "m", "lastTransitionTime": old},
+        {"type": "Held", "status": "True", "reason": "Over", "message": "", "lastTransitionTime": old},
     ]}});
     let wanted =
         [condition("Valid", Truth::True), condition("Ready", Truth::True), condition("Conflict", Truth::False)];
     let now: Timestamp = "2024-01-01T00:00:00Z".parse().unwrap();
-    let transition = Transition { object: &body, wanted: &wanted, generation: Some(4), now };
+    let transition =
+        Transition { object: &body, wanted: &wanted, ours: Some(&["Valid", "Held"]), generation: Some(4), now };
     let written = serde_json::to_value(conditions_with_times(&transition)).unwrap();
     let times: Vec<_> = written
         .as_array()
@@ -274,6 +276,7 @@ fn a_transition_has_the_time_of_the_change_of_status() {
         [("Valid", old, Some(4)), ("Ready", new, Some(4)), ("Conflict", new, Some(4)), ("Theirs", old, None)];
     assert_eq!(times, expected);
     assert_eq!(written[0]["reason"], "Reason");
+    assert_eq!(conditions_with_times(&Transition { ours: None, ..transition }).len(), 3, "all are ours");
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl View {
         }
         if !self.held.is_empty() {
             let what = format!(
-                "{} of {cluster} gone without a deletion that was seen: withdrawal held: {}",
+                "the withdrawal of {} of {cluster} is held: {}",
                 count(self.held.len(), "export"),
                 self.held.first().map(|held| held.reason.as_str()).unwrap_or_default(),
             );

@@ -1,5 +1,6 @@
 //! `mcs controller`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,6 +22,9 @@ pub(super) struct Controller {
     /// Kubeconfig of the member cluster; by default the ServiceAccount of the Pod that this runs in.
     #[arg(long, env = "MCS_KUBECONFIG", value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
+    /// Serve Prometheus metrics at http://ADDRESS/metrics; by default nowhere. With port 0 any free one, which is logged.
+    #[arg(long, env = "MCS_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     /// Form of the log on stderr. What is logged: MCS_LOG, for instance `info` or `mcs=debug`.
     #[arg(long, env = "MCS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -28,9 +32,10 @@ pub(super) struct Controller {
 
 impl Controller {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { kubeconfig, log_format } = self;
+        let Self { kubeconfig, metrics_listen, log_format } = self;
         log_to_stderr(log_format, "");
-        let config = Config { kubeconfig, settings: Settings::default(), version: VERSION.to_owned() };
+        let config =
+            Config { kubeconfig, metrics: metrics_listen, settings: Settings::default(), version: VERSION.to_owned() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -18,6 +18,7 @@ mod broker;
 mod convert;
 mod kinds;
 pub mod leader;
+mod metrics;
 mod order;
 mod recorder;
 mod run;

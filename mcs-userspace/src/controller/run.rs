@@ -7,6 +7,7 @@
 //! ```
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ use super::status::{self, Status};
 use super::tenure::Tenure;
 use super::watch::follow;
 use super::write::{Done, Writer};
-use super::{leader, state};
+use super::{leader, metrics, state};
 use crate::broker::credentials;
 use crate::clusterset::controller::{Controller, Report, Settings};
 use crate::clusterset::event::{Event, Failure, Kind};
@@ -60,6 +61,8 @@ const BREATH: Duration = Duration::from_millis(5);
 pub struct Config {
     /// Of the member; the Pod's ServiceAccount if none.
     pub kubeconfig: Option<PathBuf>,
+    /// Where metrics are served; nowhere if none.
+    pub metrics: Option<SocketAddr>,
     /// Of the decisions.
     pub settings: Settings,
     /// `mcs --version`.
@@ -69,10 +72,10 @@ pub struct Config {
 /// Runs until a signal asks it to stop.
 ///
 /// # Errors
-/// When the member's configuration cannot be used: at the start only. Later troubles are logged, shown in the status and
+/// When the member's configuration cannot be used, or metrics cannot be served: at the start only. Later troubles are logged, shown in the status and
 /// tried again.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { kubeconfig, settings, version } = config;
+    let Config { kubeconfig, metrics: listen_on, settings, version } = config;
     let client = member_client(kubeconfig).await?;
     let identity = identity();
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -81,6 +84,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut parts = Parts::start(client, &identity);
     let mut process = Process::new(settings, &parts, identity, version);
+    if let Some(address) = listen_on {
+        let listener = metrics::listen(address).await.with_context(|| format!("{address}: listen for metrics"))?;
+        spawn(metrics::serve(listener, process.numbers.subscribe()));
+    }
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -269,6 +276,8 @@ struct Process {
     is_news: bool,
     report: Report,
     words: watch::Sender<Option<Status>>,
+    /// The same as metrics.
+    numbers: watch::Sender<String>,
 }
 
 impl Process {
@@ -293,6 +302,7 @@ impl Process {
             is_news: true,
             report: Report::default(),
             words,
+            numbers: watch::channel(String::new()).0,
         }
     }
 
@@ -376,7 +386,9 @@ impl Process {
         if self.leads {
             self.approval.acknowledge(&self.member);
         }
-        let status = self.leads.then(|| Status::new(&self.identity, &self.version, self.troubles.all(), &self.report));
+        let troubles = self.troubles.all();
+        self.numbers.send_replace(metrics::text(&self.report, &troubles));
+        let status = self.leads.then(|| Status::new(&self.identity, &self.version, troubles, &self.report));
         self.words.send_if_modified(|word| {
             let is_other = *word != status;
             *word = status;

@@ -169,6 +169,8 @@ fn slices_of_kubernetes_own_controller_are_followed_and_namespaces_go() {
     let mut service = with_ports(service(&namespace, NAME), &[port("tcp", "TCP", 42)]);
     service["spec"]["ipFamilyPolicy"] = "SingleStack".into();
     a.export(&namespace, &service);
+    // Kubernetes leaves out pods of nodes that it does not know.
+    a.client.create(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})).unwrap();
     pod(&a.client, &namespace, "ready", "10.20.0.1", true);
     pod(&a.client, &namespace, "waits", "10.20.0.2", false);
     let two = ["10.20.0.1", "10.20.0.2"].map(str::to_owned);
@@ -194,6 +196,10 @@ fn slices_of_kubernetes_own_controller_are_followed_and_namespaces_go() {
     assert_eq!(addresses(&a.imported(&namespace, NAME, &two)), two);
     b.client.create(&objects::namespace(&namespace)).unwrap();
     b.imported(&namespace, NAME, &two);
+    // A namespace's pods go first, and there is no kubelet that ends them.
+    for name in ["ready", "waits"] {
+        a.client.delete_at_once(Kind::POD, &namespace, name).unwrap();
+    }
     a.client.delete(Kind::NAMESPACE, "", &namespace).unwrap();
     b.no_import(&namespace, NAME);
 }

@@ -4,7 +4,7 @@
 //! those that break something have theirs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::{Context as _, Result};
@@ -44,18 +44,16 @@ pub(crate) enum Shape {
 impl World {
     /// A world that tests share: what they write must be in a namespace of their own ([`World::namespace`]).
     pub(crate) fn shared(shape: Shape) -> Arc<Self> {
-        static SHARED: [OnceLock<Mutex<Option<Arc<World>>>>; 2] = [OnceLock::new(), OnceLock::new()];
-        let slot = SHARED[usize::from(shape == Shape::ThreeAndABroker)].get_or_init(Mutex::default);
-        // Whoever comes first starts it, the others wait; if that fails, the next one tries again.
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
+        static SHARED: [OnceLock<Result<Arc<World>, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+        // Whoever comes first starts it, the others wait; what failed once is not tried again by every test.
+        let shared = SHARED[usize::from(shape == Shape::ThreeAndABroker)].get_or_init(|| {
             let world = match shape {
                 Shape::TwoOneIsTheBroker => Self::start_on_a_member(2),
                 Shape::ThreeAndABroker => Self::start(3),
             };
-            *slot = Some(Arc::new(world.expect("start a shared world")));
-        }
-        Arc::clone(slot.as_ref().expect("just put there"))
+            world.map(Arc::new).map_err(|error| format!("{error:#}"))
+        });
+        Arc::clone(shared.as_ref().unwrap_or_else(|error| panic!("start a shared world: {error}")))
     }
 
     /// Members `a`, `b`, … and a broker of its own.

@@ -128,6 +128,13 @@ impl Client {
         self.run(&what, api.delete(name, &DeleteParams::default())).map(drop)
     }
 
+    /// [`delete`](Self::delete) without a period of grace: of pods, which nobody runs here.
+    pub fn delete_at_once(&self, kind: Kind, namespace: Namespace<'_>, name: &str) -> Result<()> {
+        let api = self.api(kind, namespace)?;
+        let what = format!("delete {kind} {namespace}/{name} at once");
+        self.run(&what, api.delete(name, &DeleteParams::default().grace_period(0))).map(drop)
+    }
+
     /// Watches the objects of a kind from now on, those that are there first.
     pub fn follow(&self, kind: Kind, namespace: Namespace<'_>) -> Result<Follow> {
         Ok(Follow::start(runtime()?, self.api(kind, namespace)?, kind, namespace))

@@ -42,6 +42,25 @@ mod tests {
 
     use super::*;
 
+    /// What a cluster needs whoever installs it, for those who do not run the verbs.
+    #[test]
+    fn deploy_has_what_the_verbs_write() {
+        let mut broker: Vec<Value> =
+            crate::broker::objects::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+        broker.extend(crate::broker::objects::shared());
+        for (file, objects) in [("broker.yaml", broker), ("member.yaml", crate::broker::member_objects::objects())] {
+            let path = format!("{}/../deploy/{file}", env!("CARGO_MANIFEST_DIR"));
+            let text = documents(&objects).unwrap();
+            if std::env::var_os("MCS_REGENERATE").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            assert!(
+                std::fs::read_to_string(&path).unwrap_or_default() == text,
+                "{path} is stale: MCS_REGENERATE=1 cargo test -p mcs-userspace --lib deploy_has"
+            );
+        }
+    }
+
     #[test]
     fn what_is_written_reads_as_it_was() {
         let objects = [

@@ -22,7 +22,7 @@ use kube::api::{Api, PostParams};
 use serde::{Deserialize, Serialize};
 
 use super::apply::{Progress, Site};
-use super::kubeconfig::{Server, why};
+use super::kubeconfig::{self, Server, why};
 use super::preflight::BrokerFacts;
 use super::{init, join, objects};
 use crate::clusterset::membership::admit;
@@ -77,7 +77,7 @@ impl Invitation {
     pub fn client(&self) -> anyhow::Result<Client> {
         let credentials = join::credentials(&self.server, &self.cluster, &self.clusterset, &self.token, 0);
         let config = credentials.client_config().context("join token")?;
-        Client::try_from(config).context("join token")
+        kubeconfig::client(config).context("join token")
     }
 }
 

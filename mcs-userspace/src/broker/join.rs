@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::apply::{MANAGER, Progress, Site};
 use super::credentials::{Credentials, SECRET, SERVICE_ACCOUNT, TOKEN_LIFE};
 use super::invitation::{self, Invitation};
-use super::kubeconfig::{Server, is_code, why};
+use super::kubeconfig::{self, Server, is_code, why};
 use super::preflight::{BrokerFacts, Decision, MemberFacts, Wanted};
 use super::{PART_OF, init, member_objects, objects};
 use crate::api::crds::{self, RELEASE_VERSION, SCHEMA_REVISION};
@@ -238,7 +238,7 @@ async fn credentials_for(
 
 /// Whether the broker lets the member in, and see its ClusterSet.
 pub(super) async fn accepted(credentials: &Credentials) -> anyhow::Result<bool> {
-    let client = Client::try_from(credentials.client_config()?).context("broker: the member's credentials")?;
+    let client = kubeconfig::client(credentials.client_config()?).context("broker: the member's credentials")?;
     let api: Api<ClusterSet> = Api::namespaced(client, SHARED_NAMESPACE);
     match api.get_opt(&credentials.clusterset).await {
         Ok(found) => Ok(found.is_some()),

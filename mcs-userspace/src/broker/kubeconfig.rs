@@ -1,6 +1,7 @@
 //! How an API server is reached: a kubeconfig, or, at the broker, the credentials of a member or of one that is to be.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
@@ -8,6 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use kube::Client;
 use kube::config::{Cluster, KubeConfigOptions, Kubeconfig};
 use serde::{Deserialize, Serialize};
+
+/// How long a server may take to accept a connection.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take to answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where an API server is and how its certificate is checked: what of a kubeconfig is no secret.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -49,7 +55,7 @@ impl Context {
         let server = Server::of(&kubeconfig).with_context(what)?;
         let options = KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(what)?;
-        let client = Client::try_from(config).with_context(what)?;
+        let client = client(config).with_context(what)?;
         Ok(Self { client, server })
     }
 }
@@ -73,6 +79,17 @@ impl Server {
             proxy_url: said(&cluster.proxy_url),
         })
     }
+}
+
+/// A client of a verb: somebody waits for each of its answers.
+///
+/// # Errors
+/// TLS or the proxy cannot be set up as the configuration says.
+pub fn client(mut config: kube::Config) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(CONNECTED_WITHIN);
+    config.read_timeout = Some(ANSWERED_WITHIN);
+    config.reset_reader_on_write = true;
+    Ok(Client::try_from(config)?)
 }
 
 /// The PEM text itself: its file is on the machine of whoever joins, not on the member's.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  member: ClusterProperty clusterset.k8s.io deleted     a controller that runs stops publishing
-//!  broker: tombstones, slices, reservations, until two looks in a row find nothing; then lease, Member,
-//!          account
+//!  broker: tombstones, slices, reservations, until two looks in a row find nothing; then the lease's last
+//!          word, Member, account
 //!  member: imports, their slices, the id, credentials
 //! ```
 //!
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::apply::{Progress, Site};
 use super::credentials::{Credentials, SERVICE_ACCOUNT};
-use super::kubeconfig::{is_code, why};
+use super::kubeconfig::{self, is_code, why};
 use super::objects::account;
 use super::preflight::MemberFacts;
 use super::records::{self, Count};
@@ -80,7 +80,7 @@ pub async fn run(member: &Site, without_broker: bool, progress: &mut Progress<'_
 
 /// As the member, at the broker.
 async fn withdraw(credentials: &Credentials, progress: &mut Progress<'_>) -> anyhow::Result<()> {
-    let client = Client::try_from(credentials.client_config()?).context("broker: the member's credentials")?;
+    let client = kubeconfig::client(credentials.client_config()?).context("broker: the member's credentials")?;
     let cluster = &credentials.cluster;
     let deadline = Instant::now() + SETTLED_WITHIN;
     let (mut sum, mut quiet) = (Count::default(), 0);
@@ -109,7 +109,7 @@ async fn withdraw(credentials: &Credentials, progress: &mut Progress<'_>) -> any
     } else {
         progress.changed(&line)
     }
-    records::delete_lease(&client, cluster).await?;
+    records::say_farewell(&client, cluster).await?;
     let broker = Site { name: "broker", client };
     let kind = Member::kind(&());
     let object = json!({

@@ -110,7 +110,7 @@ pub fn shared() -> Vec<Value> {
     objects
 }
 
-/// The namespace, account and rights of a member.
+/// The namespace, account and rights of a member. A colon separates what is added to an id from it: no id has one.
 #[must_use]
 pub fn member(cluster: &str) -> Vec<Value> {
     let home = member_namespace(cluster);
@@ -125,7 +125,7 @@ pub fn member(cluster: &str) -> Vec<Value> {
             "metadata": metadata(Some(SHARED_NAMESPACE), &home),
             "rules": [{"apiGroups": [GROUP], "resources": ["members"], "resourceNames": [cluster], "verbs": ["delete"]}],
         }),
-        binding(Some(SHARED_NAMESPACE), &format!("{home}-leave"), "Role", &home, subject),
+        binding(Some(SHARED_NAMESPACE), &format!("{home}:leave"), "Role", &home, subject),
         binding(None, &reader_binding(cluster), "ClusterRole", READER, subject),
     ]
 }
@@ -141,7 +141,7 @@ pub fn invitation(cluster: &str) -> Vec<Value> {
             "metadata": metadata(Some(namespace), name), "rules": rules,
         })
     };
-    let shared_role = format!("{home}-join");
+    let shared_role = format!("{home}:join");
     vec![
         account(&home, JOIN_ACCOUNT),
         role(

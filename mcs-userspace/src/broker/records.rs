@@ -5,13 +5,16 @@ use std::fmt::Debug;
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, DeleteParams, ListParams, PostParams, Resource};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Resource};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::kubeconfig::{is_code, why};
-use crate::clusterset::record::{ExportRecord, LEASE, Reservation, SHARED_NAMESPACE, SliceRecord, member_namespace};
+use crate::clusterset::record::{
+    ExportRecord, LEASE, Reservation, SHARED_NAMESPACE, STATEMENT, SliceRecord, Statement, VERSION, member_namespace,
+};
 
 /// Writes to one API server at a time.
 const AT_ONCE: usize = 16;
@@ -97,12 +100,29 @@ pub async fn remove(client: &Client, cluster: &str) -> anyhow::Result<Count> {
     Ok(Count { exports, slices, reservations })
 }
 
-/// Deletes the member's lease.
+async fn delete_lease(client: &Client, cluster: &str) -> anyhow::Result<()> {
+    delete(&Api::<Lease>::namespaced(client.clone(), &member_namespace(cluster)), LEASE).await
+}
+
+/// The member's last word: it carries nothing and publishes nothing, and nobody waits for it. One that never had a lease
+/// has nobody who waits.
 ///
 /// # Errors
 /// The broker refuses, or cannot be reached.
-pub async fn delete_lease(client: &Client, cluster: &str) -> anyhow::Result<()> {
-    delete(&Api::<Lease>::namespaced(client.clone(), &member_namespace(cluster)), LEASE).await
+pub async fn say_farewell(client: &Client, cluster: &str) -> anyhow::Result<()> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), &member_namespace(cluster));
+    let what = || format!("broker: Lease {}/{LEASE}", member_namespace(cluster));
+    let Some(lease) = api.get_opt(LEASE).await.map_err(why).with_context(what)? else { return Ok(()) };
+    let said = lease.annotations().get(STATEMENT).and_then(|text| serde_json::from_str(text).ok());
+    let said: Statement = said.unwrap_or_default();
+    if said.left {
+        return Ok(());
+    }
+    let nothing = format!("{:016x}", 0);
+    let left = Statement { version: VERSION, reserved: true, published: Some(nothing), left: true, ..said };
+    let patch = json!({"metadata": {"annotations": {STATEMENT: serde_json::to_string(&left)?}}});
+    let patched = api.patch(LEASE, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    patched.map(drop).map_err(why).with_context(what)
 }
 
 /// Deletes the member's reservations. Where others carry an address, they reserve it again; until they have, it is theirs

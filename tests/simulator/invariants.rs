@@ -97,12 +97,15 @@ impl World {
             if !self.exports(*member, service) {
                 return false;
             }
-            if *member == of.member && of.told.exports_itself(service) {
-                return true;
+            if *member == of.member {
+                return of.told.exports_itself(service) || there.lost.contains(service);
             }
             // The broker's admin said that it is no member: true or not by now, it is no guess.
             let member_still = of.told.members.get(&there.id).or(here.told.members.get(&there.id));
-            let word = of.told.word(&there.id, service).or(here.told.word(&there.id, service));
+            // What an earlier process knew is known to this one by the import alone.
+            let named = self.import(of.member, service).is_some_and(|import| import.clusters.contains(&there.id));
+            let earlier = here.told.word(&there.id, service).filter(|_| named);
+            let word = of.told.word(&there.id, service).or(earlier);
             member_still != Some(&false) && word == Some(true)
         });
         exporter.map(|member| self.members[member].id.clone())

@@ -304,12 +304,8 @@ impl World {
             if self.uncertain.contains(&service) {
                 continue;
             }
-            let held = (0..self.members.len()).any(|member| {
-                self.members[member].active()
-                    && self.exported(member, &service).is_none()
-                    && self.published(member, &service).is_some()
-            });
-            if held && !approved {
+            let held = !approved && (0..self.members.len()).any(|member| self.holds(member, &service));
+            if held {
                 self.check_held(&service);
                 continue;
             }
@@ -342,6 +338,15 @@ impl World {
         if approved {
             self.check_reservations();
         }
+    }
+
+    /// Whether a member says that it holds a withdrawal of the service, or of its endpoints.
+    fn holds(&self, member: usize, service: &ObjectKey) -> bool {
+        let report = self.leader(member).map(|process| self.processes[process].controller.report(self.now));
+        let service = service.to_string();
+        self.members[member].active()
+            && report
+                .is_some_and(|report| report.held.iter().any(|held| held.service.is_empty() || held.service == service))
     }
 
     /// What is held stays as it is, in every cluster that had it.

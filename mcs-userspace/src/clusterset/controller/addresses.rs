@@ -193,9 +193,11 @@ impl Controller {
         claims.collect()
     }
 
-    /// Whether another service carries an address.
+    /// Whether another service carries an address. A record that merely vanished does not outdo a reservation.
     fn foreign(&self, key: &ObjectKey, ip: IpAddr) -> bool {
-        self.local.carriers(ip).any(|of| of != key) || self.broker.claims(ip).any(|(of, _)| of != key)
+        let present = |of: &ObjectKey, cluster| self.broker.record(of, cluster).is_some_and(|record| record.present);
+        self.local.carriers(ip).any(|of| of != key)
+            || self.broker.claims(ip).any(|(of, cluster)| of != key && present(of, cluster))
     }
 
     /// Whether an address cannot be had.
@@ -249,6 +251,6 @@ impl Controller {
         if self.broker.revoked(cluster) {
             return "revoked";
         }
-        self.verdict.health.get(cluster).copied().map_or("self", Health::as_str)
+        self.verdict.health.get(cluster).copied().map_or("unknown", Health::as_str)
     }
 }

@@ -126,7 +126,7 @@ impl Controller {
                 self.broker.clustersets.insert(key.name.to_string(), spec.cidrs);
                 self.read_cidrs();
             }
-            Object::Member(_, spec) => self.put_member(key, spec),
+            Object::Member(meta, spec) => self.put_member(key, &meta.uid, spec),
             Object::Reservation(meta, spec) => {
                 let touched = self.broker.put_reservation(key, Some((meta, &spec)));
                 self.dirty.extend(touched);
@@ -217,7 +217,7 @@ impl Controller {
             Kind::ClusterSets => _ = self.broker.clustersets_present.remove(&*key.name),
             Kind::Members => {
                 self.broker.members_present.remove(&*key.name);
-                if live {
+                if live || self.same_members() {
                     self.removed.insert(key.name.to_string(), now);
                 }
             }
@@ -245,6 +245,9 @@ impl Controller {
     fn listed(&mut self, kind: Kind, resource_version: u64, now: Now) {
         self.writes.answered(kind.at_broker());
         let Some(delivered) = self.lists.complete(kind) else { return };
+        if kind == Kind::Members {
+            self.members_listed = resource_version;
+        }
         for key in self.held_of(kind) {
             if !delivered.contains(&key) {
                 self.writes.seen(kind, &key, None);
@@ -261,11 +264,15 @@ impl Controller {
                 let change = self.properties.listed();
                 self.moved(change);
             }
-            Kind::Members => self.stand(),
+            Kind::Members => {
+                self.cast_anchor();
+                self.stand();
+            }
             Kind::Exports | Kind::Services | Kind::SourceSlices => self.brake.listed(kind, resource_version),
             Kind::Namespaces | Kind::Imports | Kind::ImportedSlices | Kind::ClusterSets | Kind::Reservations => {}
         }
         if kind.at_broker() {
+            self.stand();
             self.recall();
         }
         if Brake::KINDS.contains(&kind) || matches!(kind, Kind::ExportRecords | Kind::SliceRecords | Kind::Imports) {

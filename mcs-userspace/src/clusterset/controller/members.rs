@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::event::{Kind, Now, Op};
 use super::super::liveness::Health;
 use super::super::local::{CLUSTER_ID_PROPERTY, Regarding};
-use super::super::membership::{Change, Identity, Membership};
+use super::super::membership::{Change, Identity, Membership, Why};
 use super::super::record::{MemberSpec, Statement, VERSION};
 use super::super::validate;
 use super::broker::digest_text;
@@ -29,8 +29,27 @@ impl Controller {
         self.stand();
     }
 
+    /// Where the ClusterProperties went with their definition, the broker's list of members still says who this is.
+    fn recognize(&mut self) {
+        if self.properties.membership() != Membership::NotMember(Why::CrdGone) || self.cluster_uid.is_empty() {
+            return;
+        }
+        let clustersets = &self.broker.clustersets_present;
+        let ours = self.broker.members.iter().find(|(id, member)| {
+            let left = self.broker.leases.get(*id).is_some_and(|lease| lease.statement.left);
+            member.cluster_uid == self.cluster_uid && !member.revoked && !left
+        });
+        if let (Some((cluster, _)), Some(clusterset), 1) = (ours, clustersets.first(), clustersets.len()) {
+            let identity = Identity { cluster: cluster.clone(), clusterset: clusterset.clone() };
+            self.properties.remember(identity);
+        }
+    }
+
     /// Who this cluster is now, and whether it may act.
     pub(super) fn stand(&mut self) {
+        if self.broker_known() {
+            self.recognize();
+        }
         let (identity, trouble) = match self.properties.membership() {
             Membership::NotMember(why) => (None, Some(why.to_string())),
             Membership::Member(identity) => (Some(identity), None),
@@ -82,13 +101,35 @@ impl Controller {
         lease.is_some_and(|lease| lease.statement.source.cluster_uid == self.cluster_uid)
     }
 
-    pub(super) fn put_member(&mut self, key: &ObjectKey, spec: MemberSpec) {
+    /// UID of our own Member object; empty if it is not there.
+    fn own_member(&self) -> &str {
+        let own = self.identity.as_ref().filter(|of| self.broker.members_present.contains(&of.cluster));
+        own.and_then(|of| self.member_uids.get(&of.cluster)).map_or("", String::as_str)
+    }
+
+    /// Whether the Members that were just listed are of the content that was seen before, and not of an earlier time.
+    pub(super) fn same_members(&self) -> bool {
+        let (uid, version) = &self.anchor;
+        !uid.is_empty() && self.own_member() == uid && self.members_listed >= *version
+    }
+
+    /// What the next list is compared with.
+    pub(super) fn cast_anchor(&mut self) {
+        self.anchor = (self.own_member().to_owned(), self.members_listed);
+    }
+
+    pub(super) fn put_member(&mut self, key: &ObjectKey, uid: &str, spec: MemberSpec) {
         // A join token was made for it, and nobody has used it: it is no member yet.
         if spec.cluster_uid.is_empty() && !self.broker.members_present.contains(&*key.name) {
             return;
         }
         let id = key.name.to_string();
         self.removed.remove(&id);
+        let other = self.member_uids.insert(id.clone(), uid.to_owned()).is_some_and(|old| old != uid);
+        if other && self.identity.as_ref().is_some_and(|of| of.cluster == id) {
+            // Our own was made anew, and the others may be about to.
+            self.removed.clear();
+        }
         self.broker.members_present.insert(id.clone());
         self.broker.expelled.remove(&id);
         self.broker.note("member", key, validate::member(&id, &spec));
@@ -146,9 +187,7 @@ impl Controller {
             .collect();
         for id in removed {
             self.removed.remove(&id);
-            let stands = !self.broker.clustersets_present.is_empty()
-                && self.identity.as_ref().is_some_and(|of| self.broker.members_present.contains(&of.cluster))
-                && self.broker_settled();
+            let stands = !self.own_member().is_empty();
             if stands && !self.broker.members_present.contains(&id) {
                 self.broker.members.remove(&id);
                 self.broker.expelled.insert(id.clone());

@@ -38,7 +38,7 @@ use super::brake::{Brake, Part};
 use super::event::{CrdState, Event, Kind, Now, Op};
 use super::liveness::{Liveness, Timings, Verdict};
 use super::local::{Condition, Regarding};
-use super::membership::{Identity, Properties};
+use super::membership::{Identity, Membership, Properties, Why};
 use super::record::SourceMark;
 use crate::model::ObjectKey;
 use crate::problem::Problem;
@@ -57,8 +57,8 @@ pub struct Settings {
     pub tombstone: Duration,
     /// The longest wait between two tries of a write.
     pub retry_cap: Duration,
-    /// A Member object that was deleted, and is not back after this, was removed by the broker's admin, if the rest of the
-    /// broker still stands: the end of all Members at once removes nobody.
+    /// A Member object that went, and is not back after this, was removed by the broker's admin, if this cluster's own
+    /// stayed all the time: the end of all Members at once removes nobody.
     pub removal: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Default for Settings {
             timings: Timings::default(),
             tombstone: Duration::from_secs(600),
             retry_cap: Duration::from_secs(5),
-            removal: Duration::from_secs(10),
+            removal: Duration::from_secs(3),
         }
     }
 }
@@ -99,8 +99,13 @@ pub struct Controller {
     liveness: Liveness,
     verdict: Verdict,
     remembered: Option<BTreeSet<String>>,
-    /// Members whose object was deleted, and when.
+    /// Members whose object went while our own stayed, and when.
     removed: BTreeMap<String, Now>,
+    /// UID of our own Member object, and version of the Members' list: another UID, or a version that went back, is
+    /// another content of the broker.
+    anchor: (String, u64),
+    member_uids: BTreeMap<String, String>,
+    members_listed: u64,
     renewed: Option<Now>,
     /// What the last renewal said of reservations.
     said_reserved: bool,
@@ -114,6 +119,8 @@ pub struct Controller {
     pending: BTreeMap<ObjectKey, Part>,
     /// To be withdrawn, or withdrawn.
     withdrawn: BTreeSet<ObjectKey>,
+    /// Withdrawn without a record at the broker that could become a tombstone: others may remember one.
+    untold: BTreeSet<ObjectKey>,
     /// Their last endpoint was seen to go.
     emptied: BTreeSet<ObjectKey>,
 
@@ -162,6 +169,9 @@ impl Controller {
             verdict: Verdict::default(),
             remembered: None,
             removed: BTreeMap::new(),
+            anchor: (String::new(), 0),
+            member_uids: BTreeMap::new(),
+            members_listed: 0,
             renewed: None,
             said_reserved: false,
             brake: Brake::new(),
@@ -169,6 +179,7 @@ impl Controller {
             marked: false,
             pending: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
+            untold: BTreeSet::new(),
             emptied: BTreeSet::new(),
             meant: BTreeMap::new(),
             meant_total: 0,
@@ -233,7 +244,10 @@ impl Controller {
             if !self.departed.is_empty() {
                 self.clear(key, now);
             }
-            self.judge_export(key, None, now);
+            // Until it is known whether this is a member, what an earlier process said of the export stands.
+            if self.properties.membership() != Membership::NotMember(Why::Unknown) {
+                self.judge_export(key, None, now);
+            }
             return;
         };
         let merged = self.merged(key, &me);

@@ -103,7 +103,12 @@ impl Controller {
             for (key, part) in self.brake.decide(published.len(), &self.pending) {
                 self.pending.remove(&key);
                 match part {
-                    Part::Export => _ = self.withdrawn.insert(key.clone()),
+                    Part::Export => {
+                        if self.broker.record(&key, &me).is_none() {
+                            self.untold.insert(key.clone());
+                        }
+                        self.withdrawn.insert(key.clone());
+                    }
                     Part::Endpoints => _ = self.emptied.insert(key.clone()),
                 }
                 self.dirty.insert(key);
@@ -144,6 +149,7 @@ impl Controller {
             return;
         }
         self.withdrawn.remove(key);
+        self.untold.remove(key);
         if !self.pending.contains_key(key) {
             return;
         }

@@ -61,7 +61,7 @@ pub struct Report {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberReport {
-    /// `healthy`, `suspect`, `dead`; `self` for this one; `revoked`.
+    /// `healthy`, `suspect`, `dead`; `self` for this one; `revoked`; `unknown` for one that is being removed.
     pub health: String,
     /// Services that it exports.
     pub exports: usize,

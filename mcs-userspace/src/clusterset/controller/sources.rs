@@ -8,7 +8,7 @@
 //! A slice that is no more is emptied before it is deleted: what only vanishes at the broker is in force for its readers.
 
 use super::super::event::{Kind, Now, Op};
-use super::super::local::{Condition, Regarding, Service, Truth};
+use super::super::local::{Condition, Meta, Regarding, Service, Truth};
 use super::super::merge::{CONFLICT, NO_CONFLICTS, conflict_condition};
 use super::super::record::{ExportRecordSpec, SliceRecordSpec, VERSION, export_name, member_namespace};
 use super::super::service::{Endpoints, Exported};
@@ -162,9 +162,21 @@ impl Controller {
         let name = ObjectKey::new(member_namespace(me), export_name(key));
         let Some(old) = self.broker.record(key, me) else {
             self.tombstones.remove(&name);
-            return self.delete_slices(key, me, now);
+            self.delete_slices(key, me, now);
+            if self.untold.contains(key) {
+                let wanted = ExportRecordSpec {
+                    version: VERSION,
+                    namespace: key.namespace.to_string(),
+                    name: key.name.to_string(),
+                    withdrawn: true,
+                    ..ExportRecordSpec::default()
+                };
+                self.writes.propose(key, Op::PutExportRecord(name, Meta::default(), Box::new(wanted)), now);
+            }
+            return;
         };
-        let meta = if old.present { old.meta.clone() } else { Default::default() };
+        self.untold.remove(key);
+        let meta = if old.present { old.meta.clone() } else { Meta::default() };
         if !old.spec.withdrawn {
             // Others may still have what vanished here: they are told all the same.
             let wanted = ExportRecordSpec { version: VERSION, withdrawn: true, ips: Vec::new(), ..old.spec.clone() };

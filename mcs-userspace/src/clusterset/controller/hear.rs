@@ -275,7 +275,8 @@ impl Controller {
             self.stand();
             self.recall();
         }
-        if Brake::KINDS.contains(&kind) || matches!(kind, Kind::ExportRecords | Kind::SliceRecords | Kind::Imports) {
+        // Of the broker's any: nothing is decided before the last of them was listed, whichever that is.
+        if Brake::KINDS.contains(&kind) || kind.at_broker() || kind == Kind::Imports {
             self.judge();
         }
         self.all_dirty = true;

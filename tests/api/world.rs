@@ -27,9 +27,10 @@ pub(crate) struct World {
 /// A cluster that joined.
 pub(crate) struct Member {
     pub(crate) id: String,
+    /// Before the server, which has its log: what is dropped first can still read it.
+    pub(crate) controller: Controller,
     pub(crate) server: ApiServer,
     pub(crate) client: Client,
-    pub(crate) controller: Controller,
 }
 
 /// What kind of world.

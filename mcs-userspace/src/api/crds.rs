@@ -189,10 +189,8 @@ pub fn established(crd: &CustomResourceDefinition) -> bool {
 #[must_use]
 pub fn refused(crd: &CustomResourceDefinition) -> Option<String> {
     let conditions = crd.status.as_ref()?.conditions.as_ref()?;
-    let bad = conditions.iter().find(|one| {
-        (one.type_ == "NamesAccepted" && one.status == "False")
-            || (one.type_ == "KubernetesAPIApprovalPolicyConformant" && one.status == "False")
-    })?;
+    let may_not_be = ["NamesAccepted", "KubernetesAPIApprovalPolicyConformant"];
+    let bad = conditions.iter().find(|one| one.status == "False" && may_not_be.contains(&one.type_.as_str()))?;
     Some(bad.message.clone().unwrap_or_else(|| bad.type_.clone()))
 }
 

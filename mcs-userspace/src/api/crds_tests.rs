@@ -17,7 +17,7 @@ fn facts(schema: &Value) -> Vec<String> {
             .map(|(key, value)| match value {
                 Value::String(text) => format!("{key}={text}"),
                 Value::Number(number) => format!("{key}={}", number.as_f64().unwrap()),
-                other => format!("{key}={other}"),
+                other @ (Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => format!("{key}={other}"),
             })
             .collect();
         facts.push(format!("{path} {}", asked.join(" ")));

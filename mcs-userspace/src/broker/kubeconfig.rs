@@ -107,10 +107,12 @@ fn certificate_authority(cluster: &Cluster) -> anyhow::Result<String> {
 /// An error of a client in one line: what the API server said, or why it did not.
 #[must_use]
 pub fn why(error: kube::Error) -> anyhow::Error {
-    match error {
-        kube::Error::Api(status) if !status.message.is_empty() => anyhow!("{}", status.message),
-        other => anyhow::Error::new(other),
+    if let kube::Error::Api(status) = &error
+        && !status.message.is_empty()
+    {
+        return anyhow!("{}", status.message);
     }
+    anyhow::Error::new(error)
 }
 
 /// Whether an error is the API server's word with this HTTP code.

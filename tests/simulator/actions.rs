@@ -439,12 +439,11 @@ impl World {
     }
 
     fn delete_crd(&mut self, member: usize, kind: Kind, random: &mut Random) {
-        let of = &mut self.members[member];
-        of.server.set_crd(kind, CrdState::Gone);
         if kind == Kind::Exports {
-            let exports: Vec<_> = of.server.all(Kind::Exports).map(|(key, _)| key.clone()).collect();
-            of.lost.extend(exports);
+            let exports: Vec<_> = self.members[member].server.all(Kind::Exports).map(|(key, _)| key.clone()).collect();
+            self.lose(member, exports);
         }
+        self.members[member].server.set_crd(kind, CrdState::Gone);
         self.disturb(member, Duration::ZERO);
         self.later(random.millis(1..300), Task::CrdSweep { member, kind });
         self.later(random.millis(2_000..40_000), Task::CrdBack { member, kind });
@@ -478,6 +477,13 @@ impl World {
         self.disturb(member, Duration::ZERO);
     }
 
+    /// These exports vanish though no user deletes them. What was never published is nobody's loss.
+    fn lose(&mut self, member: usize, exports: Vec<ObjectKey>) {
+        let published = exports.into_iter().filter(|key| self.published(member, key).is_some());
+        let published: Vec<ObjectKey> = published.collect();
+        self.members[member].lost.extend(published);
+    }
+
     /// The member's API server is what it was. Exports that were made since are lost, though nobody deleted them.
     fn restore_member(&mut self, member: usize) {
         let of = &mut self.members[member];
@@ -489,13 +495,13 @@ impl World {
         of.restored = true;
         let lost = was.into_iter().filter(|key| of.server.get(Kind::Exports, key).is_none());
         let lost: Vec<ObjectKey> = lost.collect();
-        of.lost.extend(lost);
         of.vips.clear();
         let going =
             of.server.all(Kind::Namespaces).filter(|(_, object)| **object == Object::Namespace { terminating: true });
         for namespace in going.map(|(key, _)| key.name.to_string()).collect::<Vec<_>>() {
             self.later(Duration::from_millis(100), Task::Sweep { member, namespace });
         }
+        self.lose(member, lost);
         let is_member = self.members[member].active();
         if is_member {
             // Joining again changes nothing if the backup is younger than the first time.

@@ -33,7 +33,7 @@ use super::sight::{CrdListener, CrdWitness, Events, Heard, KindListener, ObjectL
 use super::status::{self, Status};
 use super::tenure::Tenure;
 use super::watch::follow;
-use super::write::{Done, Writer};
+use super::write::{Done, Target, Writer};
 use super::{leader, metrics, state};
 use crate::broker::credentials;
 use crate::clusterset::controller::{Controller, Report, Settings};
@@ -49,6 +49,9 @@ const BATCH: usize = 1024;
 
 /// How often the status is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Looks after which a report is made though nothing was heard.
+const LOOKS: u32 = 5;
 
 /// How long writes under way, and the release of the Lease, may hold up the end of the process.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -274,6 +277,8 @@ struct Process {
     leads: bool,
     /// Whether anything was heard since the last report.
     is_news: bool,
+    /// Looks since the last report.
+    looks: u32,
     report: Report,
     words: watch::Sender<Option<Status>>,
     /// The same as metrics.
@@ -300,6 +305,7 @@ impl Process {
             version,
             leads: false,
             is_news: true,
+            looks: 0,
             report: Report::default(),
             words,
             numbers: watch::channel(String::new()).0,
@@ -350,7 +356,13 @@ impl Process {
         let Some(Heard { event, version }) = heard else { return };
         let version = if let Event::Failed(op, failure) = &event {
             match failure {
-                Failure::Refused(why) => warn!("{op:?}: refused: {why}"),
+                Failure::Refused(why) => {
+                    let Target { kind, key } = &target;
+                    match kind {
+                        Some(kind) => warn!("{kind:?} {key}: refused: {why}"),
+                        None => warn!("{}: refused: {why}", key.name),
+                    }
+                }
                 Failure::Conflict | Failure::NotFound | Failure::Unreachable(_) => {
                     debug!(?op, ?failure, "write failed")
                 }
@@ -373,8 +385,11 @@ impl Process {
     /// Looks at how things stand, and says so.
     fn look(&mut self) {
         let is_due = self.controller.wake().is_some_and(|at| at <= self.now() + LOOK);
-        if self.is_news || is_due {
+        // Some things change by time alone.
+        self.looks += 1;
+        if self.is_news || is_due || self.looks >= LOOKS {
             self.is_news = false;
+            self.looks = 0;
             let report = self.controller.report(self.now());
             status::log_changes(&self.report, &report);
             self.report = report;

@@ -128,7 +128,9 @@ pub(super) fn log_changes(old: &Report, new: &Report) {
     if new.deaths_held != old.deaths_held && new.deaths_held {
         warn!("more than half of the members fell silent at once: none is taken for dead");
     }
-    for problem in new.problems.iter().filter(|problem| !old.problems.contains(problem)).take(MOST) {
+    // Before all is known, things are judged by half of what belongs to them.
+    let problems = if new.broker_synced { new.problems.as_slice() } else { &[] };
+    for problem in problems.iter().filter(|problem| !old.broker_synced || !old.problems.contains(problem)).take(MOST) {
         warn!("{problem}");
     }
 }

@@ -304,7 +304,7 @@ fn mark_of(statement: Option<&super::record::Statement>) -> Option<SourceMark> {
 impl Controller {
     /// How things stand.
     #[must_use]
-    pub fn report(&self, _now: Now) -> Report {
+    pub fn report(&self, now: Now) -> Report {
         let me = self.identity.as_ref().map(|identity| identity.cluster.as_str());
         let mut exports: BTreeMap<&str, usize> = BTreeMap::new();
         // A service may have both records and reservations.
@@ -360,7 +360,7 @@ impl Controller {
             reserved: self.all_reserved(),
             waiting: self.waiting.len(),
             in_flight: self.writes.count(),
-            retrying: self.writes.retrying(),
+            retrying: self.writes.retrying(now),
             problems: problems.cloned().collect(),
         }
     }

@@ -234,8 +234,11 @@ impl Writes {
     }
 
     /// What failed and is tried again, and why.
-    pub(super) fn retrying(&self) -> BTreeMap<String, String> {
-        self.waits.iter().map(|((kind, key), wait)| (format!("{kind:?} {key}"), wait.reason.clone())).collect()
+    pub(super) fn retrying(&self, now: Now) -> BTreeMap<String, String> {
+        // What was decided again since, and needed no further write, is as it should be.
+        let tried = |target: &Target, wait: &Wait| wait.until + self.cap > now || self.in_flight.contains_key(target);
+        let waits = self.waits.iter().filter(|(target, wait)| tried(target, wait));
+        waits.map(|((kind, key), wait)| (format!("{kind:?} {key}"), wait.reason.clone())).collect()
     }
 
     /// Why the broker does not take writes, if it does not.

@@ -241,7 +241,7 @@ impl World {
                 }
             }
             Action::Leave if reachable => {
-                if self.active() > 2 && self.members[member].active() {
+                if self.active() > 2 && self.healthy(member) {
                     self.members[member].leaving = true;
                     self.members[member].lost.clear();
                     let key = ObjectKey::new("", CLUSTERSET_PROPERTY);

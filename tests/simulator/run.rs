@@ -13,6 +13,9 @@ use crate::world::{SETTLE, Shape, World};
 /// How long a failing seed is cut at, at most.
 const SHRINKING: Duration = Duration::from_secs(40);
 
+/// How long it takes to leave.
+const LEAVING: Duration = Duration::from_secs(60);
+
 /// What is run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -117,6 +120,11 @@ impl Plan {
 /// Everything heals, and soon all is as it should be.
 fn quiet(world: &mut World) {
     world.heal();
+    if world.members.iter().any(|member| member.leaving) {
+        // The verb `leave` waits, ends the membership at the broker in any case, and that is believed a while later.
+        let end = world.now + LEAVING;
+        world.run_until(end);
+    }
     settle(world);
     if world.violation.is_none() {
         world.check_quiet(false);

@@ -150,7 +150,9 @@ impl World {
             let active = self.members.iter().filter(|other| other.active());
             let at_once =
                 active.clone().filter(|other| silent(other) && other.renewed.abs_diff(since) < SETTLE).count();
-            if source != member && at_once * 2 > active.count() {
+            // What its source changed before it fell silent was heard long ago.
+            let changed = self.touched.get(&(source, service.clone())).is_some_and(|changed| *changed + SETTLE > since);
+            if source != member && self.settled(member) && !changed && at_once * 2 > active.count() {
                 self.violate(format!("{who} takes {gone:?} of {cluster} from {service} while most are silent"));
             }
             return;

@@ -231,6 +231,10 @@ pub struct Statement {
     /// remembers is gone because the source withdrew it, and not because the broker lost it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<String>,
+    /// Ids of the members that this one knew of: one of them that has no Member object any more, where this word is still
+    /// there, was removed by the broker's admin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
     /// The last word of a member that left: it carries nothing, publishes nothing, and nobody waits for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,

@@ -83,7 +83,7 @@ impl Controller {
                         || carried.iter().any(|ip| Family::of(*ip) == *family)
                 };
                 let families: Vec<Family> = merged.ip_families.iter().copied().filter(possible).collect();
-                addressing.unsupported = families.is_empty();
+                addressing.unsupported = families.is_empty() && !merged.ip_families.is_empty();
                 for family in families {
                     let mine = carried.iter().copied().find(|ip| Family::of(*ip) == family);
                     match self.find(key, me, merging, family, mine, now) {

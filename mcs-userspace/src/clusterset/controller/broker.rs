@@ -82,6 +82,7 @@ pub(super) struct Reserved {
 /// A member's lease.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lease {
+    pub(super) uid: String,
     pub(super) version: u64,
     pub(super) statement: Statement,
     /// Renewals seen since something vanished, or since its records were listed.

@@ -3,7 +3,7 @@
 use super::super::brake::Brake;
 use super::super::event::{CrdState, Event, Kind, Now, Object};
 use super::super::fault::{Fault, planted};
-use super::super::local::Service;
+use super::super::local::{Meta, Service};
 use super::super::record::{LEASE, Statement};
 use super::super::validate;
 use super::{Controller, writes};
@@ -142,7 +142,7 @@ impl Controller {
                     self.dirty.insert(service);
                 }
             }
-            Object::Lease(meta, statement) => self.put_lease(key, meta.resource_version, statement, now),
+            Object::Lease(meta, statement) => self.put_lease(key, &meta, statement, now),
             Object::Unreadable { reason } => {
                 if kind == Kind::Reservations {
                     let touched = self.broker.put_reservation(key, None);
@@ -316,7 +316,8 @@ impl Controller {
         }
     }
 
-    fn put_lease(&mut self, key: &ObjectKey, version: u64, statement: Statement, now: Now) {
+    fn put_lease(&mut self, key: &ObjectKey, meta: &Meta, statement: Statement, now: Now) {
+        let version = meta.resource_version;
         let Ok(cluster) = validate::cluster_of(&key.namespace).map(str::to_owned) else { return };
         if &*key.name != LEASE {
             return;
@@ -327,8 +328,18 @@ impl Controller {
         } else if self.broker.counts(&cluster) && !ours {
             self.liveness.member_added(&cluster);
         }
-        self.liveness.renewal_seen(&cluster, version, now);
         let lease = self.broker.leases.entry(cluster.clone()).or_default();
+        if lease.uid != meta.uid && !lease.uid.is_empty() && self.verdict.health.contains_key(&cluster) {
+            // Another lease: its versions have nothing to do with those of the one before.
+            let dead = self.liveness.dead().contains(&cluster);
+            self.liveness.member_removed(&cluster);
+            self.liveness.member_added(&cluster);
+            if dead {
+                self.liveness.remember_dead([cluster.clone()].into());
+            }
+        }
+        lease.uid.clone_from(&meta.uid);
+        self.liveness.renewal_seen(&cluster, version, now);
         let renewed = version > lease.version && lease.version != 0;
         lease.version = version;
         lease.statement = statement;

@@ -153,10 +153,15 @@ impl Controller {
     /// Everything of the broker was listed: what an earlier process knew of this source's API server is told to the brake.
     pub(super) fn recall(&mut self) {
         let Some(Identity { cluster, .. }) = &self.identity else { return };
-        if self.marked || !self.lists.known(Kind::Leases) {
+        if self.marked || !self.lists.all_known(&[Kind::Leases, Kind::Members]) {
             return;
         }
         let lease = self.broker.leases.get(cluster);
+        for known in lease.iter().flat_map(|lease| &lease.statement.members) {
+            if !self.broker.members_present.contains(known) {
+                self.removed.insert(known.clone(), self.now);
+            }
+        }
         if let Some(mark) = mark_of(lease.map(|lease| &lease.statement)) {
             self.brake.remember(mark);
         }
@@ -274,6 +279,7 @@ impl Controller {
             reserved: self.said_reserved,
             source: self.brake.mark(),
             published: decided.then(|| digest_text(self.meant_total)),
+            members: self.broker.members_present.iter().cloned().collect(),
             left: false,
         };
         self.writes.propose(&nobody, Op::Renew(statement), now);
@@ -296,6 +302,7 @@ impl Controller {
             reserved: true,
             source: self.brake.mark(),
             published: Some(digest_text(0)),
+            members: Vec::new(),
             left: true,
         };
         self.writes.propose(&ObjectKey::new("", ""), Op::Renew(statement), now);

@@ -15,11 +15,13 @@
 mod approval;
 mod backoff;
 mod broker;
+mod carry;
 mod convert;
 mod kinds;
 pub mod leader;
 mod metrics;
 mod order;
+mod parts;
 mod recorder;
 mod run;
 mod server;

@@ -9,40 +9,26 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::Client;
-use kube::api::{ApiResource, DynamicObject};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::approval::Approval;
-use super::backoff::Backoff;
-use super::broker::Credential;
-use super::kinds::{self, Place};
-use super::leader::Candidate;
+use super::metrics;
 use super::order::Order;
-use super::server::{self, REQUEST, Server, Troubles, chain};
-use super::sight::{CrdListener, CrdWitness, Events, Heard, KindListener, ObjectListener};
+use super::parts::{Parts, spawn};
+use super::server::{self, Server, Troubles};
+use super::sight::Heard;
 use super::status::{self, Status};
-use super::tenure::Tenure;
-use super::watch::follow;
 use super::write::{Done, Target, Writer};
-use super::{leader, metrics, state};
-use crate::broker::credentials;
 use crate::clusterset::controller::{Controller, Report, Settings};
-use crate::clusterset::event::{Event, Failure, Kind};
-use crate::clusterset::local::SYSTEM_NAMESPACE;
-use crate::clusterset::record;
-
-/// Events that wait for the loop before watches wait.
-const QUEUE: usize = 4096;
+use crate::clusterset::event::{Event, Failure};
 
 /// Events that are handled before it is asked what to do.
 const BATCH: usize = 1024;
@@ -54,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: u32 = 5;
 
 /// How long writes under way, and the release of the Lease, may hold up the end of the process.
-const FAREWELL: Duration = Duration::from_secs(3);
+pub(super) const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The least time between two looks at what is due, so that an overdue deadline cannot spin.
 const BREATH: Duration = Duration::from_millis(5);
@@ -133,133 +119,6 @@ async fn member_client(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
 fn identity() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{host}_{}_{:08x}", std::process::id(), super::backoff::random() >> 32)
-}
-
-/// The tasks, and what they tell.
-struct Parts {
-    events: mpsc::Receiver<Heard>,
-    config_maps: mpsc::Receiver<Option<DynamicObject>>,
-    leads: watch::Receiver<bool>,
-    member: Server,
-    broker: Server,
-    tenure: Tenure,
-    troubles: Troubles,
-    stop: oneshot::Sender<()>,
-    candidate: JoinHandle<()>,
-}
-
-impl Parts {
-    fn start(client: Client, identity: &str) -> Self {
-        let troubles = Troubles::default();
-        let tenure = Tenure::none();
-        let (member_connector, member) = server::server("member");
-        let (broker_connector, broker) = server::server("broker");
-        let (member_connector, broker_connector) = (Arc::new(member_connector), Arc::new(broker_connector));
-        member_connector.connect(client, "", false);
-        spawn(server::probe(member_connector, member.clone(), leader::LEASE.to_owned(), troubles.clone()));
-        let lease = record::LEASE.to_owned();
-        spawn(server::probe(Arc::clone(&broker_connector), broker.clone(), lease, troubles.clone()));
-
-        let (sender, secrets) = mpsc::channel(1);
-        watch_object::<k8s_openapi::api::core::v1::Secret>(credentials::SECRET, &member, sender, &troubles);
-        let (sender, config_maps) = mpsc::channel(1);
-        watch_object::<k8s_openapi::api::core::v1::ConfigMap>(credentials::CONFIG_MAP, &member, sender, &troubles);
-        let credential = Credential {
-            connector: broker_connector,
-            member: member.clone(),
-            broker: broker.clone(),
-            tenure: tenure.clone(),
-            troubles: troubles.clone(),
-            secrets,
-        };
-        spawn(credential.run());
-
-        let (sender, events) = mpsc::channel(QUEUE);
-        for kind in Kind::LOCAL {
-            watch_kind(kind, &member, &sender, &troubles);
-        }
-        spawn(watch_broker(member.clone(), broker.clone(), sender, troubles.clone()));
-
-        let (stop, stopped) = oneshot::channel();
-        let (leads_sender, leads) = watch::channel(false);
-        let candidate = Candidate {
-            identity: identity.to_owned(),
-            member: member.clone(),
-            tenure: tenure.clone(),
-            leads: leads_sender,
-            troubles: troubles.clone(),
-        };
-        let candidate = tokio::spawn(candidate.run(stopped));
-        Self { events, config_maps, leads, member, broker, tenure, troubles, stop, candidate }
-    }
-
-    /// Lets another one lead at once.
-    async fn stop(self) {
-        let _it_ended_by_itself = self.stop.send(());
-        if tokio::time::timeout(FAREWELL, self.candidate).await.is_err() {
-            warn!("the Lease is not released: the API server does not answer");
-        }
-    }
-}
-
-fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    drop(tokio::spawn(task));
-}
-
-/// Watches one object of the system namespace.
-fn watch_object<K: kube::Resource<DynamicType = ()>>(
-    name: &str,
-    member: &Server,
-    sender: mpsc::Sender<Option<DynamicObject>>,
-    troubles: &Troubles,
-) {
-    let place = Place {
-        resource: ApiResource::erase::<K>(&()),
-        namespace: Some(SYSTEM_NAMESPACE),
-        labels: None,
-        fields: Some(format!("metadata.name={name}")),
-    };
-    let what = format!("watch of {} {SYSTEM_NAMESPACE}/{name}", place.resource.kind);
-    spawn(follow(what, place, member.clone(), ObjectListener(sender), troubles.clone()));
-}
-
-/// Watches all objects of a kind, and the definition that guards them.
-fn watch_kind(kind: Kind, server: &Server, events: &Events, troubles: &Troubles) {
-    let crd = kinds::guarding_crd(kind).map(|name| {
-        let what = format!("watch of {name} at the {}", server.name);
-        let witness = CrdWitness::new(kind, name, events.clone());
-        let listener = CrdListener(Arc::clone(&witness));
-        spawn(follow(what, witness.place(), server.clone(), listener, troubles.clone()));
-        witness
-    });
-    let place = kinds::place(kind);
-    let what = format!("watch of {} ({kind:?}) at the {}", place.resource.plural, server.name);
-    let listener = KindListener { kind, events: events.clone(), crd };
-    spawn(follow(what, place, server.clone(), listener, troubles.clone()));
-}
-
-/// Watches what is at the broker, once it is known who was dead.
-async fn watch_broker(member: Server, broker: Server, events: Events, troubles: Troubles) {
-    const WHAT: &str = "remembered members";
-    let mut backoff = Backoff::new();
-    while let Some(reach) = member.now() {
-        let why = match tokio::time::timeout(REQUEST, state::remembered(&reach.client)).await {
-            Ok(Ok(dead)) => {
-                troubles.clear(WHAT);
-                if events.send(Event::Remembered(dead).into()).await.is_err() {
-                    return;
-                }
-                break;
-            }
-            Ok(Err(error)) => chain(&error),
-            Err(_elapsed) => format!("no answer within {} s", REQUEST.as_secs()),
-        };
-        troubles.report(WHAT, &why);
-        tokio::time::sleep(backoff.pause()).await;
-    }
-    for kind in Kind::BROKER {
-        watch_kind(kind, &broker, &events, &troubles);
-    }
 }
 
 /// The decisions, and what surrounds them.

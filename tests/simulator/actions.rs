@@ -479,8 +479,12 @@ impl World {
 
     /// These exports vanish though no user deletes them. What was never published is nobody's loss.
     fn lose(&mut self, member: usize, exports: Vec<ObjectKey>) {
-        let published = exports.into_iter().filter(|key| self.published(member, key).is_some());
-        let published: Vec<ObjectKey> = published.collect();
+        let (published, other): (Vec<_>, Vec<_>) =
+            exports.into_iter().partition(|key| self.published(member, key).is_some());
+        // The broker lost it before: only imports still know of it, and who wrote them has no word of its source.
+        let imported = other.into_iter().filter(|key| (0..self.members.len()).any(|at| self.import(at, key).is_some()));
+        let imported: Vec<ObjectKey> = imported.collect();
+        self.uncertain.extend(imported);
         self.members[member].lost.extend(published);
     }
 

@@ -42,7 +42,7 @@ const FAULT_SEEDS: u64 = 200;
 
 /// The size in CI.
 const CI_SEEDS: u64 = 1000;
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 30;
 const STEPS: usize = 1000;
 
 fn number(name: &str) -> Option<u64> {

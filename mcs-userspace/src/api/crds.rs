@@ -4,7 +4,7 @@
 //!  kube-derive, schemars ──► one CRD a version ──► merged, tidied, labelled ──► `mcs crds`, deploy/crds, `mcs join`
 //! ```
 //!
-//! What is tidied: what schemars says beyond the API (nullable, defaults, number formats that Kubernetes does not know),
+//! What is tidied: what schemars says beyond the API (nullable, defaults, formats that Kubernetes does not know),
 //! what it leaves out (`apiVersion`, `kind`, `metadata`), and `spec`, which no object needs.
 
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ fn tidy_schema(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.default = None;
     schema.title = None;
-    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+    if schema.format.as_deref().is_some_and(|format| format == "ip" || format.starts_with("uint")) {
         schema.format = None;
     }
     for property in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {

@@ -2,7 +2,9 @@
 
 use super::fake::World;
 use crate::clusterset::event::{CrdState, Event, Kind, Object};
-use crate::clusterset::local::{CLUSTER_ID_PROPERTY, CLUSTERSET_PROPERTY};
+use crate::clusterset::local::{CLUSTER_ID_PROPERTY, CLUSTERSET_PROPERTY, Meta};
+use crate::clusterset::record::{MemberSpec, SHARED_NAMESPACE};
+use crate::model::ObjectKey;
 
 #[test]
 fn leaving_withdraws_everything_of_ours() {
@@ -75,4 +77,22 @@ fn nobody_waits_for_who_left() {
     world.run(12);
     assert!(!world.statement("a").left);
     assert_eq!(world.backends(0), ["b:10.2.0.1"]);
+}
+
+#[test]
+fn who_is_only_invited_is_no_member_yet() {
+    let mut world = World::new(2);
+    let guest = ObjectKey::new(SHARED_NAMESPACE, "guest");
+    let invited = Object::Member(Meta { uid: "guest".to_owned(), ..Meta::default() }, MemberSpec::default());
+    world.broker_put(Kind::Members, &guest, invited);
+    world.run(70);
+    assert!(!world.clusters[0].controller.report(world.now).members.contains_key("guest"));
+    let joined = MemberSpec { cluster_uid: "uid of guest".to_owned(), ..MemberSpec::default() };
+    world.broker_put(
+        Kind::Members,
+        &guest,
+        Object::Member(Meta { uid: "guest".to_owned(), ..Meta::default() }, joined),
+    );
+    world.run(1);
+    assert!(world.clusters[0].controller.report(world.now).members.contains_key("guest"));
 }

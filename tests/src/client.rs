@@ -226,10 +226,11 @@ struct Addressed {
 /// The HTTP status with which an API server refused, if it was the server that did.
 #[must_use]
 pub fn refused(error: &anyhow::Error) -> Option<u16> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<kube::Error>()? {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
-    })
+    error.chain().find_map(
+        |cause| {
+            if let kube::Error::Api(status) = cause.downcast_ref()? { Some(status.code) } else { None }
+        },
+    )
 }
 
 /// A condition of an object, by its type.

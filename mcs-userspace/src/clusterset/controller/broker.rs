@@ -11,10 +11,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::grouped::Grouped;
+use crate::clusterset::event::Now;
 use crate::clusterset::fault::{Fault, planted};
 use crate::clusterset::local::Meta;
 use crate::clusterset::record::{
@@ -25,6 +27,9 @@ use crate::clusterset::validate::{self, Limits};
 use crate::clusterset::vip;
 use crate::model::ObjectKey;
 use crate::problem::{Problem, Severity};
+
+/// A renewal that is seen within this time may have been made before what was seen already.
+const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
 /// An export record, as it was last seen.
 #[derive(Clone, Debug)]
@@ -87,6 +92,8 @@ pub(super) struct Lease {
     pub(super) statement: Statement,
     /// Renewals seen since something vanished, or since its records were listed.
     pub(super) witnesses: u8,
+    /// Since when.
+    since: Now,
 }
 
 /// Whose slices, of which service.
@@ -96,6 +103,8 @@ pub(super) type SliceGroup = (String, ObjectKey);
 #[derive(Debug, Default)]
 pub(super) struct Broker {
     limits: Limits,
+    /// When something was last heard.
+    pub(super) now: Now,
     /// By id.
     pub(super) clustersets: BTreeMap<String, Vec<String>>,
     /// Those that are there.
@@ -482,18 +491,19 @@ impl Broker {
     fn vanished(&mut self, cluster: &str) {
         self.unsettled.insert(cluster.to_owned());
         if let Some(lease) = self.leases.get_mut(cluster) {
-            lease.witnesses = 0;
+            (lease.witnesses, lease.since) = (0, self.now);
         }
     }
 
     /// Records were listed: only renewals from now on bear witness.
     pub(super) fn relisted(&mut self) {
         for lease in self.leases.values_mut() {
-            lease.witnesses = 0;
+            (lease.witnesses, lease.since) = (0, self.now);
         }
     }
 
-    /// A renewal was seen. If it is the second since anything vanished, and says that just what is there should be, then
+    /// A renewal was seen. If it is the second since anything vanished, or long after,
+    /// and says that just what is there should be, then
     /// what is not there is withdrawn. Returns the services that this concerns; all of the member's if it is the first time.
     pub(super) fn witness(&mut self, cluster: &str) -> Option<Vec<ObjectKey>> {
         if self.proven.contains(cluster) && !self.unsettled.contains(cluster) {
@@ -501,7 +511,8 @@ impl Broker {
         }
         let lease = self.leases.get_mut(cluster)?;
         lease.witnesses = lease.witnesses.saturating_add(1);
-        if lease.witnesses < 2 {
+        // One that was on its way already does not count.
+        if lease.witnesses < 2 && self.now.saturating_sub(lease.since) < ON_ITS_WAY {
             return None;
         }
         let meant = lease.statement.published.clone()?;

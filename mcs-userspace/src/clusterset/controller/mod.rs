@@ -199,6 +199,7 @@ impl Controller {
     /// Takes in what the edge saw at `now`.
     pub fn handle(&mut self, event: Event, now: Now) {
         self.now = self.now.max(now);
+        self.broker.now = self.now;
         self.hear(event, now);
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn run(size: Size) -> Result<Found> {
     say("starting a broker and two members");
     let set = ClusterSet::start()?;
     for number in 0..BUSY {
-        let name = format!("busy-{number}");
+        let name = format!("load-{number}");
         for object in [service(&name), export(&name), slice(&name, &[address(number, 0)])] {
             set.source.client.create(&object)?;
         }
@@ -162,7 +162,7 @@ fn write(client: &Client, writer: usize, stop: &AtomicBool, made: &AtomicUsize) 
         }
         let number = (writer + change * WRITERS) % BUSY;
         let patch = json!({"endpoints": endpoints(&[address(number, change)])});
-        client.patch(Kind::SLICE, NAMESPACE, &format!("busy-{number}-1"), &patch)?;
+        client.patch(Kind::SLICE, NAMESPACE, &format!("load-{number}-1"), &patch)?;
         made.fetch_add(1, Ordering::Relaxed);
         // By the clock, not by the request: a slow request does not lower the rate for good.
         let due = began + pause * u32::try_from(change).context("too many changes")?;

@@ -81,6 +81,15 @@ fn search(seeds: u64, steps: usize, fault: Option<Fault>) -> (Option<(u64, Strin
                 let outcome = Plan::new(seed, steps).run(false);
                 happenings.fetch_add(outcome.happenings, Ordering::Relaxed);
                 if let Some(violation) = outcome.violation {
+                    // A seed that fails in any case does not show the fault.
+                    if fault.is_some() {
+                        plant(None);
+                        let anyway = Plan::new(seed, steps).run(false).violation.is_some();
+                        plant(fault);
+                        if anyway {
+                            continue;
+                        }
+                    }
                     next.store(seeds, Ordering::Relaxed);
                     return Some((seed, violation));
                 }

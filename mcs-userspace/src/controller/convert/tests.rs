@@ -22,10 +22,9 @@ fn read_one(kind: Kind, value: Value) -> Object {
 }
 
 fn unreadable(kind: Kind, value: Value) -> String {
-    match read_one(kind, value) {
-        Object::Unreadable { reason } => reason,
-        other => panic!("{other:?} was read"),
-    }
+    let object = read_one(kind, value);
+    let Object::Unreadable { reason } = object else { panic!("{object:?} was read") };
+    reason
 }
 
 fn meta() -> Meta {

@@ -345,10 +345,9 @@ impl World {
     }
 
     pub(super) fn import(&self, cluster: usize, service: &str) -> Option<&Import> {
-        match self.clusters[cluster].server.objects.get(&(Kind::Imports, key(service)))? {
-            Object::Import(import) => Some(import),
-            other => panic!("{other:?}"),
-        }
+        let object = self.clusters[cluster].server.objects.get(&(Kind::Imports, key(service)))?;
+        let Object::Import(import) = object else { panic!("{object:?}") };
+        Some(import)
     }
 
     pub(super) fn slices(&self, cluster: usize) -> Vec<&ImportedSlice> {

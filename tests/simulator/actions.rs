@@ -136,6 +136,13 @@ impl World {
         self.note(|| format!("{action:?} {} {service}", self.members[member].id));
         self.touch(action, member, &service);
         let reachable = self.members[member].up;
+        // Whoever deletes what is left of a lost export wants it gone.
+        let lost = &mut self.members[member].lost;
+        match action {
+            Action::DeleteService | Action::DeleteExport => _ = lost.remove(&service),
+            Action::DeleteNamespace => lost.retain(|key| key.namespace != service.namespace),
+            _ => {}
+        }
         let lasting = match random.below(20) {
             0 => random.millis(40_000..150_000),
             1..=5 => random.millis(5_000..20_000),

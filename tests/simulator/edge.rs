@@ -486,10 +486,10 @@ impl World {
             return;
         };
         let (revision, event) = (change.revision, seen(kind, &key, change.object.as_ref()));
-        if let Some(stream) = self.processes[process].streams.get_mut(&kind) {
-            if passed.is_none() {
-                stream.ahead.insert(key, (revision, index));
-            }
+        if passed.is_none()
+            && let Some(stream) = self.processes[process].streams.get_mut(&kind)
+        {
+            stream.ahead.insert(key, (revision, index));
         }
         self.tell(process, event);
     }

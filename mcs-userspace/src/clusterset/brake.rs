@@ -196,6 +196,12 @@ impl Brake {
         lists.current = true;
     }
 
+    /// A watch broke: whatever comes next may be another content. Watches of one server break together and are made again
+    /// one by one, so what one kind lists is judged only when the others were listed again, too.
+    pub fn interrupted(&mut self, kind: Kind) {
+        self.lists.entry(kind).or_default().complete = false;
+    }
+
     /// A list is complete. [`Self::decide`] is to be called then.
     pub fn listed(&mut self, kind: Kind, resource_version: u64) {
         let lists = self.lists.entry(kind).or_default();

@@ -112,6 +112,22 @@ fn a_backup_that_is_younger_than_the_last_list_went_back_too() {
 }
 
 #[test]
+fn a_server_that_went_back_is_judged_when_all_its_lists_came_again() {
+    let mut brake = settled();
+    brake.applied(Kind::Exports, 300);
+    for kind in Brake::KINDS {
+        brake.interrupted(kind);
+    }
+    // this list alone is later than the one before
+    brake.list_started(Kind::Services);
+    brake.listed(Kind::Services, 200);
+    assert_eq!(brake.decide(3, &exports(&["a"])), BTreeMap::new());
+    relist(&mut brake, 200);
+    assert_eq!(brake.decide(3, &exports(&["a"])), BTreeMap::new());
+    assert_eq!(reasons(&brake), ["ResourceVersionWentBack"]);
+}
+
+#[test]
 fn whatever_the_numbers_another_uid_of_the_crd_holds() {
     let mut brake = settled();
     brake.crd(present("another"));

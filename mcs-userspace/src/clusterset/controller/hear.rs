@@ -42,6 +42,9 @@ impl Controller {
                     self.listed(kind, 0, now);
                 }
                 self.lists.interrupted(kind);
+                if Brake::KINDS.contains(&kind) {
+                    self.brake.interrupted(kind);
+                }
                 if kind == Kind::Leases {
                     self.liveness.broker_lost();
                 }

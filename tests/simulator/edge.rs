@@ -443,8 +443,9 @@ impl World {
         }
         let holder = match op {
             Op::Reserve(spec) => Some(spec.holder.clone()),
-            Op::Release(..) => match broker.get(Kind::Reservations, key) {
-                Some(Object::Reservation(_, spec)) => Some(spec.holder.clone()),
+            // One that was made anew by another since it was seen is safe: the deletion is of the old one.
+            Op::Release(_, seen) => match broker.get(Kind::Reservations, key) {
+                Some(Object::Reservation(meta, spec)) if meta.uid == seen.uid => Some(spec.holder.clone()),
                 _ => None,
             },
             _ => (*key.namespace != *record::member_namespace(cluster)).then(|| key.namespace.to_string()),

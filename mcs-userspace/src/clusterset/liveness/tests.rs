@@ -210,6 +210,17 @@ fn more_than_half_dead_at_once_is_the_brokers_fault() {
     assert_eq!(three, "a=suspect b=suspect c=suspect d=healthy held", "three of five");
 }
 
+/// The simulator's weather does not show this mistake; the rule's own test does.
+#[cfg(debug_assertions)]
+#[test]
+fn without_the_quorum_that_rule_would_not_hold() {
+    use crate::clusterset::fault::plant;
+    plant(Some(Fault::DeadWithoutQuorum));
+    let verdict = Observer::of(&["a", "b"]).pass(600, &[]).verdict();
+    plant(None);
+    assert_eq!(verdict, "a=dead b=dead");
+}
+
 #[test]
 fn renewals_that_stop_together_kill_nobody_one_by_one() {
     let names: Vec<_> = (0..10).map(|i| format!("m{i}")).collect();

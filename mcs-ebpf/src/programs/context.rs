@@ -136,12 +136,13 @@ pub(crate) fn set_v6(ctx: &SockAddrContext, peer: Peer) {
     }
 }
 
-/// Whether an IPv4 address can be a ClusterSetIP at all. Unused CIDRs cost nothing: their number is a constant.
+/// Whether an IPv4 address can be a ClusterSetIP at all. Unused CIDRs cost nothing: the verifier knows their number.
 #[inline(always)]
 pub(crate) fn in_cidrs4(v4_be: u32) -> bool {
+    let count = config!(v4_count);
     macro_rules! matches {
         ($i:literal) => {
-            config!(v4_count) > $i && v4_be & config!(v4[$i].mask_be) == config!(v4[$i].net_be)
+            count > $i && v4_be & config!(v4[$i].mask_be) == config!(v4[$i].net_be)
         };
     }
     matches!(0) || matches!(1) || matches!(2) || matches!(3)
@@ -149,8 +150,8 @@ pub(crate) fn in_cidrs4(v4_be: u32) -> bool {
 
 /// Whether one half of an IPv6 address is that half of one of the CIDRs.
 macro_rules! half_in_cidrs6 {
-    ($value:expr, $half:literal, $($i:literal)+) => {
-        false $(|| config!(v6_count) > $i && {
+    ($value:expr, $count:expr, $half:literal, $($i:literal)+) => {
+        false $(|| $count > $i && {
             // SAFETY: halves of two aligned fields of a static.
             let (mask, net) = unsafe {
                 let (mask, net) = (&raw const CONFIG.v6[$i].mask_be, &raw const CONFIG.v6[$i].net_be);
@@ -170,8 +171,8 @@ macro_rules! half_in_cidrs6 {
 /// With several CIDRs each half may be another one's; such an address is looked up for nothing, and is nobody's frontend.
 #[inline(always)]
 pub(crate) fn clusterset_v6(ctx: &SockAddrContext) -> Option<Addr> {
-    let high = v6_half(ctx, 0);
-    let may_be = half_in_cidrs6!(high, 0, 0 1 2 3);
+    let (high, count) = (v6_half(ctx, 0), config!(v6_count));
+    let may_be = half_in_cidrs6!(high, count, 0, 0 1 2 3);
     if !may_be && high != 0 {
         return None;
     }
@@ -180,7 +181,7 @@ pub(crate) fn clusterset_v6(ctx: &SockAddrContext) -> Option<Addr> {
     let is_clustersets = if high == 0 && words_be[2] == MAPPED_WORD_BE {
         in_cidrs4(words_be[3])
     } else {
-        may_be && half_in_cidrs6!(low, 1, 0 1 2 3)
+        may_be && half_in_cidrs6!(low, count, 1, 0 1 2 3)
     };
     if is_clustersets { Some(Addr { words_be }) } else { None }
 }

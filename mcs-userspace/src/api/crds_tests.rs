@@ -214,6 +214,7 @@ fn deploy_has_what_the_types_say() {
         std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
     let mut expected: Vec<_> = all().iter().map(|crd| format!("{}.yaml", crd.name_any())).collect();
+    expected.push("kustomization.yaml".to_owned());
     expected.sort();
     assert_eq!(files, expected);
     for crd in all() {

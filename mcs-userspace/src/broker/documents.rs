@@ -48,7 +48,11 @@ mod tests {
         let mut broker: Vec<Value> =
             crate::broker::objects::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
         broker.extend(crate::broker::objects::shared());
-        for (file, objects) in [("broker.yaml", broker), ("member.yaml", crate::broker::member_objects::objects())] {
+        // Apart, because Helm makes the namespace itself.
+        let (namespace, rbac) =
+            crate::broker::member_objects::objects().into_iter().partition(|object| object["kind"] == "Namespace");
+        let files = [("broker/broker.yaml", broker), ("base/namespace.yaml", namespace), ("base/rbac.yaml", rbac)];
+        for (file, objects) in files {
             let path = format!("{}/../deploy/{file}", env!("CARGO_MANIFEST_DIR"));
             let text = documents(&objects).unwrap();
             if std::env::var_os("MCS_REGENERATE").is_some() {

@@ -1,5 +1,8 @@
-//! What lies in a member beside its CRDs, as pure functions: the controller's account and rights, the users' rights, the
-//! cluster's id and membership.
+//! What lies in a member beside its CRDs, as pure functions: the accounts and rights of agents and controllers, the users'
+//! rights, the cluster's id and membership.
+//!
+//! Rights are what the code asks for and no more. A watch of one object by its name is allowed by a rule that names it; a
+//! creation cannot be limited to a name.
 
 use serde_json::{Value, json};
 
@@ -8,48 +11,111 @@ use super::credentials::{CIDRS, CLUSTER, CLUSTERSET, CONFIG_MAP, SECRET};
 use super::objects::{account, binding, metadata, namespace};
 use crate::api::{ABOUT_GROUP, GROUP, SLICE_GROUP, VERSIONS};
 use crate::clusterset::local::{CLUSTER_ID_PROPERTY, CLUSTERSET_PROPERTY, SYSTEM_NAMESPACE};
+use crate::controller::{STATE, leader, status};
 
 /// ServiceAccount of `mcs controller` in [`SYSTEM_NAMESPACE`], and name of its roles.
 pub const CONTROLLER: &str = "mcs-controller";
 
-const READ: [&str; 3] = ["get", "list", "watch"];
-const WRITE: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
+/// ServiceAccount of `mcs agent` in [`SYSTEM_NAMESPACE`], and name of its roles.
+pub const AGENT: &str = "mcs-agent";
 
-/// Namespace, account and rights.
+const READ: [&str; 3] = ["get", "list", "watch"];
+const WRITE: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
+
+/// Namespace, accounts and rights.
 #[must_use]
 pub fn objects() -> Vec<Value> {
-    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-    let subject = (SYSTEM_NAMESPACE, CONTROLLER);
-    let mut objects = vec![
-        namespace(SYSTEM_NAMESPACE),
-        account(SYSTEM_NAMESPACE, CONTROLLER),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata(None, CONTROLLER),
-            "rules": [
-                rule("", &["namespaces", "nodes", "services"], &READ),
-                rule("apiextensions.k8s.io", &["customresourcedefinitions"], &READ),
-                rule(ABOUT_GROUP, &["clusterproperties"], &READ),
-                rule(GROUP, &["serviceexports"], &READ),
-                rule(GROUP, &["serviceexports/status", "serviceimports/status"], &["get", "update", "patch"]),
-                rule(GROUP, &["serviceimports"], &WRITE),
-                rule(SLICE_GROUP, &["endpointslices"], &WRITE),
-                rule("", &["events"], &["create", "patch", "update"]),
-                rule("events.k8s.io", &["events"], &["create", "patch", "update"]),
-            ],
-        }),
-        binding(None, CONTROLLER, "ClusterRole", CONTROLLER, subject),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": metadata(Some(SYSTEM_NAMESPACE), CONTROLLER),
-            "rules": [
-                rule("", &["configmaps", "secrets"], &WRITE),
-                rule("coordination.k8s.io", &["leases"], &WRITE),
-            ],
-        }),
-        binding(Some(SYSTEM_NAMESPACE), CONTROLLER, "Role", CONTROLLER, subject),
-    ];
+    let mut objects = vec![system_namespace()];
+    objects.extend(controller());
+    objects.extend(agent());
     objects.extend(user_roles());
     objects
+}
+
+/// [`SYSTEM_NAMESPACE`], in which agents may run as they must.
+#[must_use]
+pub fn system_namespace() -> Value {
+    let mut namespace = namespace(SYSTEM_NAMESPACE);
+    // Pod Security Admission: hostNetwork and hostPath alone need it, even where agents are not privileged.
+    namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "privileged".into();
+    namespace
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+fn named(group: &str, resource: &str, names: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": [resource], "resourceNames": names, "verbs": verbs})
+}
+
+fn role(kind: &str, namespace: Option<&str>, name: &str, rules: &[Value]) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata(namespace, name), "rules": rules,
+    })
+}
+
+/// The account of `mcs controller`, with what it reads and writes.
+fn controller() -> Vec<Value> {
+    let subject = (SYSTEM_NAMESPACE, CONTROLLER);
+    let crds = [format!("serviceexports.{GROUP}"), format!("clusterproperties.{ABOUT_GROUP}")];
+    let maps = [CONFIG_MAP, status::CONFIG_MAP, STATE];
+    vec![
+        account(SYSTEM_NAMESPACE, CONTROLLER),
+        role(
+            "ClusterRole",
+            None,
+            CONTROLLER,
+            &[
+                rule("", &["namespaces", "services"], &READ),
+                named("apiextensions.k8s.io", "customresourcedefinitions", &crds.each_ref().map(String::as_str), &READ),
+                rule(ABOUT_GROUP, &["clusterproperties"], &READ),
+                rule(GROUP, &["serviceexports"], &READ),
+                rule(GROUP, &["serviceexports/status", "serviceimports/status"], &["patch"]),
+                rule(GROUP, &["serviceimports"], &WRITE),
+                rule(SLICE_GROUP, &["endpointslices"], &WRITE),
+                rule("events.k8s.io", &["events"], &["create", "patch"]),
+            ],
+        ),
+        binding(None, CONTROLLER, "ClusterRole", CONTROLLER, subject),
+        role(
+            "Role",
+            Some(SYSTEM_NAMESPACE),
+            CONTROLLER,
+            &[
+                named("", "secrets", &[SECRET], &["get", "list", "watch", "patch"]),
+                rule("", &["configmaps"], &["create"]),
+                named("", "configmaps", &maps, &["get", "list", "watch", "patch"]),
+                rule("coordination.k8s.io", &["leases"], &["create"]),
+                named("coordination.k8s.io", "leases", &[leader::LEASE], &["get", "update"]),
+            ],
+        ),
+        binding(Some(SYSTEM_NAMESPACE), CONTROLLER, "Role", CONTROLLER, subject),
+    ]
+}
+
+/// The account of `mcs agent`, which writes nothing.
+fn agent() -> Vec<Value> {
+    let subject = (SYSTEM_NAMESPACE, AGENT);
+    let crd = format!("serviceimports.{GROUP}");
+    vec![
+        account(SYSTEM_NAMESPACE, AGENT),
+        role(
+            "ClusterRole",
+            None,
+            AGENT,
+            &[
+                // Its own; RBAC has no word for that.
+                rule("", &["nodes"], &READ),
+                named("apiextensions.k8s.io", "customresourcedefinitions", &[&crd], &READ),
+                rule(GROUP, &["serviceimports"], &READ),
+                rule(SLICE_GROUP, &["endpointslices"], &READ),
+            ],
+        ),
+        binding(None, AGENT, "ClusterRole", AGENT, subject),
+        role("Role", Some(SYSTEM_NAMESPACE), AGENT, &[named("", "configmaps", &[CONFIG_MAP], &READ)]),
+        binding(Some(SYSTEM_NAMESPACE), AGENT, "Role", AGENT, subject),
+    ]
 }
 
 /// Roles for users, aggregated into the built-in `edit` (and so `admin`) and `view`: those who edit a namespace export its
@@ -57,12 +123,9 @@ pub fn objects() -> Vec<Value> {
 #[must_use]
 pub fn user_roles() -> Vec<Value> {
     let role = |name: &str, into: &str, resources: &[&str], verbs: &[&str]| {
-        let mut metadata = metadata(None, name);
-        metadata["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{into}")] = "true".into();
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata,
-            "rules": [{"apiGroups": [GROUP], "resources": resources, "verbs": verbs}],
-        })
+        let mut role = role("ClusterRole", None, name, &[rule(GROUP, resources, verbs)]);
+        role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{into}")] = "true".into();
+        role
     };
     let change = ["create", "update", "patch", "delete", "deletecollection"];
     vec![
@@ -131,6 +194,23 @@ mod tests {
         }
         assert_eq!(roles[0]["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"], "true");
         assert_eq!(roles[1]["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"], "true");
+    }
+
+    #[test]
+    fn agents_write_nothing_and_nobody_reads_all_secrets() {
+        let objects = objects();
+        let rules = |name: &str| -> Vec<Value> {
+            let roles = objects.iter().filter(|object| object["metadata"]["name"] == name);
+            roles.filter_map(|role| role["rules"].as_array()).flatten().cloned().collect()
+        };
+        assert!(!rules(AGENT).is_empty());
+        for rule in rules(AGENT) {
+            assert_eq!(rule["verbs"], json!(READ), "{rule}");
+        }
+        let secrets = rules(CONTROLLER).into_iter().chain(rules(AGENT));
+        for rule in secrets.filter(|rule| rule["resources"].as_array().unwrap().contains(&"secrets".into())) {
+            assert_eq!(rule["resourceNames"], json!([SECRET]), "{rule}");
+        }
     }
 
     #[test]

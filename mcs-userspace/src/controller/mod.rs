@@ -34,3 +34,4 @@ mod write;
 
 pub use kinds::{MANAGED_BY, MANAGER};
 pub use run::{Config, run};
+pub use state::CONFIG_MAP as STATE;

@@ -10,8 +10,8 @@ use tracing::warn;
 
 use crate::clusterset::local::SYSTEM_NAMESPACE;
 
-/// The ConfigMap in [`SYSTEM_NAMESPACE`].
-pub(super) const CONFIG_MAP: &str = "mcs-controller-state";
+/// The ConfigMap in [`SYSTEM_NAMESPACE`] that it lies in.
+pub const CONFIG_MAP: &str = "mcs-controller-state";
 
 /// Its key: ids, as a JSON list.
 const DEAD: &str = "dead";

@@ -15,7 +15,8 @@
 //! * [`dataplane`] programs, links and pins; [`failclosed`] what holds traffic back while there are none.
 //! * [`clusterset`] the control plane's decisions.
 //! * [`broker`] the verbs that prepare a ClusterSet: init, join, leave, revoke.
-//! * [`agent`] the loop; [`report`] what it says of itself; [`check`] manifests without a kernel; [`cli`] the verbs.
+//! * [`agent`] the loop; [`report`] what it says of itself; [`check`] manifests without a kernel; [`doctor`] the machine
+//!   without an agent; [`cli`] the verbs.
 
 pub mod agent;
 pub mod api;
@@ -28,6 +29,7 @@ pub mod clusterset;
 pub mod controller;
 pub mod dataplane;
 pub mod desired;
+pub mod doctor;
 pub mod dump;
 pub mod failclosed;
 pub mod ids;

@@ -104,11 +104,11 @@ impl World {
 }
 
 impl Member {
-    /// Joins under the server's name and starts a controller.
+    /// Joins under the server's name and starts a controller, with the rights that it has in a Pod.
     pub(crate) fn join(server: ApiServer, broker: &ApiServer) -> Result<Self> {
         let id = server.name().to_owned();
         mcs::run(join_arguments(&server, broker, &id)).with_context(|| format!("join {id}"))?;
-        let controller = Controller::start(&server)?;
+        let controller = Controller::start_as_account(&server)?;
         Ok(Self { id, client: server.client()?, server, controller })
     }
 

@@ -14,6 +14,7 @@ mod chi;
 mod churn;
 mod connect;
 mod datagrams;
+mod doctor;
 mod failclosed;
 mod held;
 mod lifecycle;

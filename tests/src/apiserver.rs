@@ -293,7 +293,12 @@ impl Core {
         let mut command = Command::new(find(API_SERVER)?);
         command.arg(format!("--etcd-servers=http://127.0.0.1:{}", self.ports.client.number()));
         command.arg(format!("--secure-port={}", self.ports.secure.number()));
-        command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"]);
+        command.args([
+            "--allow-privileged=true",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+        ]);
         command.arg(format!("--cert-dir={}", self.path("certs").display()));
         command.arg(format!("--service-cluster-ip-range={}", self.service_cidrs));
         command.arg(format!("--token-auth-file={}", self.path("tokens").display()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::agent::mcs_binary;
 use crate::apiserver::ApiServer;
@@ -93,7 +93,29 @@ impl Controller {
 
     /// [`start`](Self::start), with a name among the member's controllers, more arguments, and more environment.
     pub fn with(member: &ApiServer, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
-        let kubeconfig = member.kubeconfig().display().to_string();
+        Self::with_kubeconfig(&member.kubeconfig(), member, name, arguments, environment)
+    }
+
+    /// [`start`](Self::start), with the rights of its ServiceAccount, which `mcs join` and `deploy/` write, and no more. The
+    /// member must have joined.
+    pub fn start_as_account(member: &ApiServer) -> Result<Self> {
+        let request =
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": null}});
+        let account = "/api/v1/namespaces/mcs-system/serviceaccounts/mcs-controller/token";
+        let answer = member.client()?.post(account, &request)?;
+        let token = answer["status"]["token"].as_str().context("a TokenRequest without a token")?;
+        let kubeconfig = member.kubeconfig_with_token("mcs-controller", token)?;
+        Self::with_kubeconfig(&kubeconfig, member, "controller", &[], &[])
+    }
+
+    fn with_kubeconfig(
+        kubeconfig: &Path,
+        member: &ApiServer,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let kubeconfig = kubeconfig.display().to_string();
         let mut all = vec!["controller".to_owned(), "--kubeconfig".to_owned(), kubeconfig];
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let environment = environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();

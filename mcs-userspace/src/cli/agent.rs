@@ -1,7 +1,6 @@
 //! `mcs agent`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Pins, VERSION};
 use crate::agent::{self, Config};
-use crate::dataplane::Options;
 use crate::dataplane::shape::Capacity;
+use crate::dataplane::{Options, cgroup2};
 use crate::desired::NodeContext;
 use crate::failclosed::Mode;
 
@@ -36,7 +35,8 @@ pub(super) struct Agent {
     /// Where ClusterSetIPs come from, at most four CIDRs of each family. Other addresses are never translated.
     #[arg(long, env = "MCS_CLUSTERSET_CIDR", value_delimiter = ',', required = true, value_name = "CIDR")]
     clusterset_cidr: Vec<IpNet>,
-    /// Serve the sockets of this cgroup2 directory and all below it; by default the cgroup2 root.
+    /// Serve the sockets of this cgroup2 directory and all below it; by default all of cgroup2 that
+    /// can be seen: in a container the host's, where that is mounted.
     #[arg(long, env = "MCS_CGROUP", value_name = "PATH")]
     cgroup: Option<PathBuf>,
     #[command(flatten)]
@@ -119,7 +119,7 @@ impl Agent {
             log_format,
             &programs.map_or_else(String::new, |level| format!(",mcs_ebpf={}", level.get_name())),
         );
-        let cgroup = cgroup.map_or_else(cgroup2_root, Ok)?;
+        let cgroup = cgroup.map_or_else(cgroup2::root, Ok)?;
         let cidrs: Vec<IpNet> = clusterset_cidr.iter().map(IpNet::trunc).collect();
         let config = Config {
             source,
@@ -183,20 +183,6 @@ pub(super) fn log_to_stderr(format: LogFormat, more: &str) {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().init(),
     }
-}
-
-/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host.
-fn cgroup2_root() -> anyhow::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts: read")?;
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ').skip(1);
-            let path = words.next()?;
-            (words.next()? == "cgroup2").then(|| Path::new(path).to_owned())
-        })
-        .next()
-        .context("no cgroup2 filesystem is mounted: mount one, or name a directory with --cgroup")
 }
 
 fn parse_source(text: &str) -> Result<PathBuf, String> {

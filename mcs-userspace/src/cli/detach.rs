@@ -11,6 +11,7 @@ use aya::maps::HashMap;
 use clap::Args;
 use mcs_ebpf::map;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Output, Pins};
 use crate::dataplane::is_barrier;
@@ -24,6 +25,9 @@ use crate::maps::bpf::OpenMap as _;
 pub(super) struct Detach {
     #[command(flatten)]
     pins: Pins,
+    /// Afterwards, stay until a signal ends this process: in a DaemonSet's pod, which may not end.
+    #[arg(long, env = "MCS_STAY")]
+    stay: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -57,8 +61,25 @@ impl Detach {
             let _not_ours_alone = fs::remove_dir(pins.root());
         }
         self.output.print(&answer)?;
+        if self.stay {
+            stay()?;
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Until SIGTERM or SIGINT.
+fn stay() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 /// Links first, so that no program reads maps that are half gone; rules before the map that records them.

@@ -9,6 +9,7 @@ mod check;
 mod controller;
 mod crds;
 mod detach;
+mod doctor;
 mod dump;
 mod join;
 mod leave;
@@ -61,6 +62,8 @@ enum Verb {
     Check(check::Check),
     /// Print the CustomResourceDefinitions of ServiceExport, ServiceImport and ClusterProperty.
     Crds(crds::Crds),
+    /// Look whether this machine can run an agent, and say what is missing.
+    Doctor(doctor::Doctor),
     /// Remove programs, links, maps and rules of a pin directory.
     Detach(detach::Detach),
 }
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Verb::Dump(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Crds(verb) => verb.run(),
+        Verb::Doctor(verb) => verb.run(),
         Verb::Detach(verb) => verb.run(),
     };
     match result {

@@ -8,6 +8,8 @@
 //! Everything that matters to traffic is pinned, so that this process may die at any moment. What was made by halves
 //! (a crash while the pins were being made) is told by [`AgentRow::abi`], which is written last, and made anew.
 
+pub mod cgroup2;
+pub mod coverage;
 pub mod links;
 pub mod pins;
 pub mod shape;
@@ -263,6 +265,26 @@ fn random() -> anyhow::Result<u64> {
     let read = fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
     read.context("read /dev/urandom")?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Loads the programs with maps of the least size, attaches and pins nothing, and lets go of all of it: whether this kernel,
+/// and what this process may do, are enough.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn probe() -> anyhow::Result<()> {
+    let capacity =
+        Capacity { services: 1, backends: 1, sources: 2, clusters: 1, sockets: 4, udp_flows: 1, affinity: 1 };
+    let config = config(&[], &capacity)?;
+    let mut loader = EbpfLoader::new();
+    loader.override_global("CONFIG", &config, true);
+    loader.override_global(aya_log::LEVEL, &0u8, true);
+    let shapes = capacity.shapes(1)?;
+    for shape in &shapes {
+        loader.map_max_entries(shape.name, shape.entries);
+    }
+    let mut ebpf = loader.load(OBJECT).context("create the maps")?;
+    ALWAYS.into_iter().chain(FOR_UDP).try_for_each(|hook| links::load(&mut ebpf, hook))
 }
 
 /// Reads the text that an agent published for `mcs status`.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use aya::maps::MapData;
 use mcs_ebpf::ABI_VERSION;
-use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::fs::{FlockOperation, StatFs, flock, statfs};
 
 use crate::maps::bpf::OpenMap;
 
@@ -106,7 +106,7 @@ impl PinDir {
     fn ensure_bpffs(&self) -> anyhow::Result<()> {
         let kind = statfs(&self.root).with_context(|| format!("pin directory {}: statfs", self.root.display()))?;
         ensure!(
-            kind.f_type == BPF_FS_MAGIC,
+            is_bpf_filesystem(&kind),
             "pin directory {}: not on a bpf filesystem: mount one (mount -t bpf bpf /sys/fs/bpf) and choose a directory \
              below it",
             self.root.display(),
@@ -177,6 +177,11 @@ impl PinDir {
     pub fn pinned_maps(&self) -> PinnedMaps {
         PinnedMaps { pins: self.clone() }
     }
+}
+
+/// Whether a filesystem is one that things of BPF can be pinned on.
+pub(crate) fn is_bpf_filesystem(kind: &StatFs) -> bool {
+    kind.f_type == BPF_FS_MAGIC
 }
 
 /// Opens maps from their pins.

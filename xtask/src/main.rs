@@ -2,8 +2,8 @@
 //! developers' manual, so read `cargo xtask --help` and `cargo xtask VERB --help`.
 //!
 //! ```text
-//!  verbs      setup   test   lint   demo   vm   bench
-//!               │      │      │      │     │     │
+//!  verbs      setup   test   lint   demo   vm   bench   cluster   image
+//!               │      │      │      │     │     │        │        │
 //!  tools      child (processes)  workspace (cargo metadata)  debian::{sources, suite} (packages of any suite)
 //! ```
 
@@ -11,6 +11,7 @@
 
 mod bench;
 mod child;
+mod cluster;
 mod debian;
 mod demo;
 mod lint;
@@ -43,6 +44,7 @@ enum Verb {
     Demo(demo::Args),
     Vm(vm::Args),
     Bench(bench::Args),
+    Cluster(cluster::Args),
 }
 
 fn run(verb: Verb) -> Result<()> {
@@ -53,6 +55,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Cluster(args) => cluster::run(args),
     }
 }
 

@@ -7,6 +7,8 @@
 
 mod bpf_linker;
 mod bpffs;
+mod clusters;
+mod go;
 mod kubernetes;
 mod packages;
 mod rust_src;
@@ -28,9 +30,12 @@ use crate::{child, workspace::Workspace};
 /// (built by `cargo install`, about 70 s on two cores). Then Debian packages by apt-get, and bpffs at /sys/fs/bpf; these
 /// two need root. Without it everything else works, and the lines on stderr say which command to run as root.
 ///
-/// For tests and benches with real API servers: etcd, kube-apiserver and kube-controller-manager of the versions that
-/// xtask/kubernetes pins, looked for in KUBEBUILDER_ASSETS, then in mcs/bin of the user's cache (XDG_CACHE_HOME), else
-/// built there from Go modules, about 13 minutes on two cores. Without them those tests are skipped.
+/// For tests and benches with real API servers: etcd, kube-apiserver, kube-controller-manager, kubectl and CoreDNS of the
+/// versions that xtask/kubernetes pins, looked for in KUBEBUILDER_ASSETS, then in mcs/bin of the user's cache
+/// (XDG_CACHE_HOME), else built there from Go modules, about 16 minutes on two cores. Without them those tests are skipped.
+///
+/// For real clusters (`--for cluster`, done by `cargo xtask cluster up`): kube-scheduler, kubelet, kube-proxy, containerd,
+/// runc and CNI plugins too, about 9 minutes more, and images made of some of them in mcs/images of the cache.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which work to prepare for; repeatable. Default: test, demo and bench.
@@ -55,6 +60,8 @@ pub(crate) enum Group {
     Demo,
     /// `cargo xtask bench`.
     Bench,
+    /// `cargo xtask cluster`: real clusters, not in the default.
+    Cluster,
     /// `cargo xtask vm`: an emulator, not in the default.
     Vm,
     /// Everything above.
@@ -118,15 +125,19 @@ fn install(groups: &[Group], args: &Args) -> Result<Tally> {
     let workspace = Workspace::open()?;
     let apt = workspace.cache("apt")?;
     let mut tally = Tally::default();
-    tally.record("rust-src", true, rust_src::ensure(args.sysroot.as_deref(), args.no_rustup, &apt));
-    tally.record("bpf-linker", true, bpf_linker::ensure());
+    // Clusters are made of what others wrote: nothing of ours is compiled for them.
+    if groups != [Group::Cluster] {
+        tally.record("rust-src", true, rust_src::ensure(args.sysroot.as_deref(), args.no_rustup, &apt));
+        tally.record("bpf-linker", true, bpf_linker::ensure());
+    }
     packages::ensure(groups, |package, essential, result| {
         tally.record(package, essential, result);
     });
-    if groups.iter().any(|group| matches!(group, Group::Test | Group::Bench | Group::All)) {
-        kubernetes::ensure(&workspace.root, |module, result| tally.record(module, false, result));
+    if groups.iter().any(|group| matches!(group, Group::Cluster | Group::All)) {
+        tally.record("packages for clusters", groups.contains(&Group::Cluster), clusters::ensure());
     }
-    if groups.iter().any(|group| !matches!(group, Group::Build | Group::Vm)) {
+    kubernetes::ensure(&workspace.root, groups, |part, essential, result| tally.record(part, essential, result));
+    if groups.iter().any(|group| !matches!(group, Group::Build | Group::Vm | Group::Cluster)) {
         tally.record("bpffs", false, bpffs::ensure());
     }
     let took = seconds(start.elapsed());

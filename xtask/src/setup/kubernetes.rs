@@ -1,182 +1,190 @@
-//! etcd, kube-apiserver and kube-controller-manager, for tests with real API servers. No archive of Debian has them, so they
-//! are built from Go modules: the versions are in `xtask/kubernetes/*/go.mod`, and what may come for them in `go.sum`.
+//! Programs of Kubernetes, for tests with real API servers and for real clusters. No archive of Debian has them in a version
+//! that serves, so they are built from Go modules: the versions are in `xtask/kubernetes/*/go.mod`, and what may come for
+//! them in `go.sum`.
 //!
 //! ```text
-//!  KUBEBUILDER_ASSETS has them ──► used as they are
+//!  KUBEBUILDER_ASSETS has all that is wanted ──► used as they are
 //!  else <cache>/mcs/bin, of our versions ──► nothing to do
 //!  else go build (Go from Debian if there is none) ──► <cache>/mcs/bin
+//!  all there ──► images of some of them ──► <cache>/mcs/images
 //! ```
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
+use mcs_clusters::{Directories, images};
 
-use super::{Outcome, packages, step};
+use super::{
+    Group, Outcome,
+    go::{self, Module},
+    step,
+};
 use crate::child;
 
-/// How long one build may take: a slow machine with empty caches.
-const LIMIT: Duration = Duration::from_secs(3600);
-/// The oldest Go that can fetch the newer one that a go.mod asks for.
-const OLDEST_GO: (u32, u32) = (1, 21);
+/// How long the compiler may take for a program of forty lines.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// Programs that one Go module builds.
-struct Module {
-    /// Its directory in `xtask/kubernetes`.
-    name: &'static str,
-    /// The module in its go.mod that has the version.
-    upstream: &'static str,
-    /// Program and package.
-    programs: &'static [(&'static str, &'static str)],
-    /// How long it takes on two cores with empty caches.
-    takes: &'static str,
-}
+const API: &[Group] = &[Group::Test, Group::Bench, Group::Cluster];
+const CLUSTER: &[Group] = &[Group::Cluster];
 
-const MODULES: [Module; 2] = [
+const MODULES: [Module; 8] = [
     Module {
         name: "etcd",
-        upstream: "go.etcd.io/etcd/server/v3",
+        source: "etcd",
+        upstream: Some("go.etcd.io/etcd/server/v3"),
         programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
+        groups: API,
         takes: "3 minutes",
+        ..Module::PLAIN
     },
     Module {
         name: "kubernetes",
-        upstream: "k8s.io/kubernetes",
+        source: "kubernetes",
+        upstream: Some("k8s.io/kubernetes"),
         programs: &[
             ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
             ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
         ],
+        groups: API,
         takes: "10 minutes",
+        ..Module::PLAIN
+    },
+    Module {
+        name: "nodes",
+        source: "kubernetes",
+        upstream: Some("k8s.io/kubernetes"),
+        programs: &[
+            ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+            ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+            ("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
+        ],
+        groups: CLUSTER,
+        takes: "4 minutes",
+        ..Module::PLAIN
+    },
+    Module {
+        name: "coredns",
+        source: "coredns",
+        upstream: Some("github.com/coredns/coredns"),
+        programs: &[("coredns", "github.com/coredns/coredns")],
+        groups: API,
+        takes: "3 minutes",
+        ..Module::PLAIN
+    },
+    Module {
+        name: "containerd",
+        source: "containerd",
+        upstream: Some("github.com/containerd/containerd/v2"),
+        programs: &[
+            ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+            ("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
+            ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+        ],
+        groups: CLUSTER,
+        takes: "3 minutes",
+        ..Module::PLAIN
+    },
+    Module {
+        name: "runc",
+        source: "runc",
+        upstream: Some("github.com/opencontainers/runc"),
+        programs: &[("runc", "github.com/opencontainers/runc")],
+        groups: CLUSTER,
+        // Its way into namespaces is C, and so is the library for system call filters.
+        with_c: true,
+        flags: &["-tags=seccomp"],
+        takes: "1 minute",
+    },
+    Module {
+        name: "cni",
+        source: "cni",
+        upstream: Some("github.com/containernetworking/plugins"),
+        programs: &[
+            ("cni/ptp", "github.com/containernetworking/plugins/plugins/main/ptp"),
+            ("cni/bridge", "github.com/containernetworking/plugins/plugins/main/bridge"),
+            ("cni/loopback", "github.com/containernetworking/plugins/plugins/main/loopback"),
+            ("cni/host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local"),
+            ("cni/portmap", "github.com/containernetworking/plugins/plugins/meta/portmap"),
+        ],
+        groups: CLUSTER,
+        takes: "1 minute",
+        ..Module::PLAIN
+    },
+    Module {
+        name: "runtime",
+        source: "runtime",
+        upstream: None,
+        programs: &[("runc-uncontrolled", ".")],
+        groups: CLUSTER,
+        takes: "some seconds",
+        ..Module::PLAIN
     },
 ];
 
-/// Builds what is missing, and reports each module that was.
-pub(super) fn ensure(root: &Path, mut report: impl FnMut(&str, Result<Outcome>)) {
-    if let Some(assets) = directory("KUBEBUILDER_ASSETS")
-        && MODULES.iter().flat_map(|module| module.programs).all(|(program, _)| assets.join(program).is_file())
-    {
+/// Builds what is missing for these groups, and reports each part that was.
+pub(super) fn ensure(root: &Path, groups: &[Group], mut report: impl FnMut(&str, bool, Result<Outcome>)) {
+    let wanted = |of: &[Group]| groups.contains(&Group::All) || of.iter().any(|group| groups.contains(group));
+    let modules: Vec<&Module> = MODULES.iter().filter(|module| wanted(module.groups)).collect();
+    if modules.is_empty() || !wanted(CLUSTER) && has_all(&modules) {
         return;
     }
-    for module in MODULES {
-        let result = module.ensure(root).map_err(|error| anyhow!("{error:#} (tests with API servers are skipped)"));
-        report(module.name, result);
+    let mut complete = true;
+    for module in modules {
+        let result = bin().and_then(|bin| module.ensure(root, &bin));
+        complete &= result.is_ok();
+        let essential = module.groups == CLUSTER && groups.contains(&Group::Cluster);
+        report(module.name, essential, result.map_err(|error| anyhow!("{error:#} (what needs it is skipped)")));
+    }
+    if wanted(CLUSTER) && complete {
+        let essential = groups.contains(&Group::Cluster);
+        report("pause", essential, pause(root));
+        report("images", essential, ensure_images());
     }
 }
 
-impl Module {
-    fn ensure(&self, root: &Path) -> Result<Outcome> {
-        let source = root.join("xtask/kubernetes").join(self.name);
-        let version = version(&source.join("go.mod"), self.upstream)?;
-        let bin = bin()?;
-        let stamp = bin.join(format!(".{}.version", self.name));
-        let complete = self.programs.iter().all(|(program, _)| bin.join(program).is_file());
-        if complete && fs::read_to_string(&stamp).is_ok_and(|stamped| stamped == version) {
-            return Ok(Outcome::Present);
-        }
-        if !(complete && self.programs.iter().all(|(program, _)| says(&bin.join(program), &version))) {
-            let go = go(&version)?;
-            step(&format!("go build {} {version} (about {} on two cores)", self.name, self.takes), || {
-                self.build(&go, &source, &version, &bin)
-            })?;
-            fs::write(&stamp, &version).with_context(|| format!("write {}", stamp.display()))?;
-            return Ok(Outcome::Installed);
-        }
-        fs::write(&stamp, &version).with_context(|| format!("write {}", stamp.display()))?;
-        Ok(Outcome::Present)
-    }
-
-    /// Builds beside the place and renames: who runs a program right now keeps it, and an interrupted build leaves none.
-    fn build(&self, go: &Path, source: &Path, version: &str, bin: &Path) -> Result<()> {
-        let scratch = bin.join(format!("building-{}", std::process::id()));
-        fs::create_dir_all(&scratch).with_context(|| format!("make {}", scratch.display()))?;
-        let built = child::attend(&mut self.command(go, source, version, &scratch), LIMIT).and_then(|()| {
-            for (program, package) in self.programs {
-                // Go names a program after its package's last element, unless that is a major version.
-                let named = package.trim_end_matches("/v3").rsplit('/').next().unwrap_or(program);
-                fs::rename(scratch.join(named), bin.join(program)).with_context(|| format!("move {program}"))?;
-            }
-            Ok(())
-        });
-        fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
-        built
-    }
-
-    fn command(&self, go: &Path, source: &Path, version: &str, into: &Path) -> Command {
-        let mut build = child::command(go);
-        build.args(["build", "-buildvcs=false", "-mod=readonly", "-ldflags", &linked_in(version), "-o"]);
-        build.arg(into).args(self.programs.iter().map(|(_, package)| package)).current_dir(source);
-        // Flags for other work must not decide how this is built; a Go that is too old fetches the one that go.mod asks for.
-        build.env("CGO_ENABLED", "0").env("GOFLAGS", "").env("GOWORK", "off").env("GOTOOLCHAIN", "auto");
-        build
-    }
+/// Whether somebody else's directory has every program.
+fn has_all(modules: &[&Module]) -> bool {
+    let assets = env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let programs = || modules.iter().flat_map(|module| module.programs);
+    assets.is_some_and(|assets| programs().all(|(program, _)| assets.join(program).is_file()))
 }
 
-/// Kubernetes' version is linked in, as its own build does: clients look at it.
-fn linked_in(version: &str) -> String {
-    let mut numbers = version.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    let set = |name: &str, value: &str| format!(" -X k8s.io/component-base/version.{name}={value}");
-    let variables = [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)];
-    ["-s -w".to_owned()].into_iter().chain(variables.map(|(name, value)| set(name, value))).collect()
-}
-
-/// The version of a required module: `v1.36.3`.
-fn version(go_mod: &Path, module: &str) -> Result<String> {
-    let text = fs::read_to_string(go_mod).with_context(|| format!("read {}", go_mod.display()))?;
-    let found = text.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip_while(|word| *word == "require");
-        (words.next() == Some(module)).then(|| words.next().map(str::to_owned))?
-    });
-    found.filter(|word| word.starts_with('v')).with_context(|| format!("{}: no version of {module}", go_mod.display()))
-}
-
-/// Whether a program says that it is of this version: somebody may have put it there by other means.
-fn says(program: &Path, version: &str) -> bool {
-    let said = child::capture(child::command(program).arg("--version")).unwrap_or_default();
-    let version = version.trim_start_matches('v');
-    said.split_whitespace().any(|word| word.trim_start_matches('v') == version)
-}
-
-/// Where programs are kept: `mcs/bin` in the user's cache.
+/// Where programs are kept.
 fn bin() -> Result<PathBuf> {
-    let cache = directory("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
-    let bin = cache.context("no home directory: set XDG_CACHE_HOME")?.join("mcs/bin");
+    let bin = Directories::of_user()?.bin();
     fs::create_dir_all(&bin).with_context(|| format!("make {}", bin.display()))?;
     Ok(bin)
 }
 
-fn directory(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// A Go that can build, from Debian if there is none.
-fn go(wanted: &str) -> Result<PathBuf> {
-    if find_go().is_none() {
-        packages::install(&["golang-go"]).with_context(|| format!("Go, to build {wanted}"))?;
+/// What holds a pod's namespaces: forty lines of C that lie beside Kubernetes' Go.
+fn pause(root: &Path) -> Result<Outcome> {
+    let program = bin()?.join("pause");
+    if program.is_file() {
+        return Ok(Outcome::Present);
     }
-    let go = find_go().context("go: not there although the package golang-go is")?;
-    let line = child::capture(child::command(&go).arg("version"))?;
-    if go_version(&line).is_none_or(|found| found < OLDEST_GO) {
-        let (major, minor) = OLDEST_GO;
-        bail!("{}: older than {major}.{minor}: install a newer Go", line.trim());
+    let source = go::directory_of(&root.join("xtask/kubernetes/kubernetes"), "k8s.io/kubernetes")?;
+    let source = source.join("build/pause/linux/pause.c");
+    step("gcc pause", || {
+        let mut gcc = child::command("gcc");
+        gcc.args(["-Os", "-Wall", "-static", "-o"]).arg(&program).arg(&source);
+        child::attend(&mut gcc, LIMIT)
+    })
+}
+
+fn ensure_images() -> Result<Outcome> {
+    let start = std::time::Instant::now();
+    let made = images::ensure(&Directories::of_user()?)?;
+    if made.is_empty() {
+        return Ok(Outcome::Present);
     }
-    Ok(go)
-}
-
-/// On the `PATH`, or where Go's own archive is unpacked by custom.
-fn find_go() -> Option<PathBuf> {
-    child::find("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
-}
-
-/// 1.26 of `go version go1.26.8 linux/amd64`.
-fn go_version(line: &str) -> Option<(u32, u32)> {
-    let version = line.split_whitespace().nth(2)?.strip_prefix("go")?;
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
-    Some((numbers.next()??, numbers.next()??))
+    println!("setup: images {}: done in {}", made.join(", "), super::seconds(start.elapsed()));
+    Ok(Outcome::Installed)
 }
 
 #[cfg(test)]
@@ -186,33 +194,16 @@ mod tests {
     #[test]
     fn the_pinned_versions_are_read_from_our_own_modules() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for module in MODULES {
-            let version = version(&root.join("kubernetes").join(module.name).join("go.mod"), module.upstream).unwrap();
-            assert_eq!(version.split('.').count(), 3, "{version}");
+        for module in &MODULES {
+            let version = module.version(&root.join("kubernetes").join(module.source)).unwrap();
+            assert!(module.upstream.is_none() || version.split('.').count() == 3, "{version}");
         }
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("go.mod");
-        fs::write(&file, "module m\n\nrequire a/b v1.2.3\n\nrequire (\n\ta/b/v3 v3.4.5 // indirect\n)\n").unwrap();
-        assert_eq!(version(&file, "a/b").unwrap(), "v1.2.3");
-        assert_eq!(version(&file, "a/b/v3").unwrap(), "v3.4.5");
-        assert!(version(&file, "a").is_err());
     }
 
     #[test]
-    fn go_says_its_version() {
-        assert_eq!(go_version("go version go1.26.8 linux/amd64\n"), Some((1, 26)));
-        assert_eq!(go_version("go version go1.27rc1 linux/amd64\n"), Some((1, 27)));
-        assert_eq!(go_version("go: no such thing"), None);
-    }
-
-    #[test]
-    fn programs_know_what_they_are() {
-        let flags = linked_in("v1.36.3");
-        assert!(flags.ends_with("gitVersion=v1.36.3 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"), "{flags}");
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("p");
-        fs::write(&program, "#!/bin/sh\necho Kubernetes v1.36.3\n").unwrap();
-        child::capture(child::command("chmod").arg("+x").arg(&program)).unwrap();
-        assert!(says(&program, "v1.36.3") && !says(&program, "v1.36.30") && !says(&dir.path().join("q"), "v1.36.3"));
+    fn the_image_of_coredns_is_named_after_what_is_in_it() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let coredns = MODULES.iter().find(|module| module.name == "coredns").unwrap();
+        assert!(images::COREDNS.ends_with(&format!(":{}", coredns.version(&root.join("kubernetes/coredns")).unwrap())));
     }
 }

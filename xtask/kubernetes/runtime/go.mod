@@ -1,0 +1,3 @@
+module mcs.internal/xtask/runtime
+
+go 1.26.0

@@ -1,11 +1,12 @@
 //! A real API server takes every kustomization, with its strictest validation: no field is misspelt or out of place.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use mcs_tests::apiserver::ApiServer;
+use mcs_tests::child::find_program;
 use mcs_tests::client::Kind;
 use mcs_tests::{mcs as verbs, privilege, require_api_server};
 use serde_json::Value;
@@ -18,7 +19,10 @@ const OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.85
 
 /// The definitions of the kinds that `deploy/monitoring` uses, out of their Go module.
 fn definitions() -> Result<Vec<PathBuf>> {
-    let mut download = Command::new("go");
+    // Where setup looks for it: in PATH, and where its own installer puts it.
+    let installed = Path::new("/usr/local/go/bin/go");
+    let go = if find_program("go").is_none() && installed.is_file() { installed } else { Path::new("go") };
+    let mut download = Command::new(go);
     download.args(["mod", "download", "-json", OPERATOR]).env("GOFLAGS", "-mod=mod").current_dir(std::env::temp_dir());
     let output = download.stdin(Stdio::null()).output().context("start go")?;
     let answer: Value = serde_json::from_slice(&output.stdout).context("go mod download: no answer")?;

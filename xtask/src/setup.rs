@@ -11,6 +11,7 @@ mod clusters;
 mod go;
 mod kubernetes;
 mod packages;
+mod prometheus;
 mod rust_src;
 
 use std::{
@@ -32,7 +33,8 @@ use crate::{child, workspace::Workspace};
 ///
 /// For tests and benches with real API servers: etcd, kube-apiserver, kube-controller-manager, kubectl and CoreDNS of the
 /// versions that xtask/kubernetes pins, looked for in KUBEBUILDER_ASSETS, then in mcs/bin of the user's cache
-/// (XDG_CACHE_HOME), else built there from Go modules, about 16 minutes on two cores. Without them those tests are skipped.
+/// (XDG_CACHE_HOME), else built there from Go modules, about 16 minutes on two cores; Helm likewise, 3 minutes more; promtool
+/// and prometheus out of Debian's package. Without them those tests are skipped.
 ///
 /// For real clusters (`--for cluster`, done by `cargo xtask cluster up`): kube-scheduler, kubelet, kube-proxy, containerd,
 /// runc and CNI plugins too, about 9 minutes more, and images made of some of them in mcs/images of the cache.
@@ -135,6 +137,10 @@ fn install(groups: &[Group], args: &Args) -> Result<Tally> {
     });
     if groups.iter().any(|group| matches!(group, Group::Cluster | Group::All)) {
         tally.record("packages for clusters", groups.contains(&Group::Cluster), clusters::ensure());
+    }
+    if groups.iter().any(|group| matches!(group, Group::Test | Group::All)) {
+        let result = prometheus::ensure(&apt);
+        tally.record("prometheus", false, result.map_err(|error| error.context("tests of alerts are skipped")));
     }
     kubernetes::ensure(&workspace.root, groups, |part, essential, result| tally.record(part, essential, result));
     if groups.iter().any(|group| !matches!(group, Group::Build | Group::Vm | Group::Cluster)) {

@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const API: &[Group] = &[Group::Test, Group::Bench, Group::Cluster];
 const CLUSTER: &[Group] = &[Group::Cluster];
 
-const MODULES: [Module; 8] = [
+const MODULES: [Module; 9] = [
     Module {
         name: "etcd",
         source: "etcd",
@@ -74,6 +74,15 @@ const MODULES: [Module; 8] = [
         upstream: Some("github.com/coredns/coredns"),
         programs: &[("coredns", "github.com/coredns/coredns")],
         groups: API,
+        takes: "3 minutes",
+        ..Module::PLAIN
+    },
+    Module {
+        name: "helm",
+        source: "helm",
+        upstream: Some("helm.sh/helm/v3"),
+        programs: &[("helm", "helm.sh/helm/v3/cmd/helm")],
+        groups: &[Group::Test],
         takes: "3 minutes",
         ..Module::PLAIN
     },
@@ -156,7 +165,7 @@ fn has_all(modules: &[&Module]) -> bool {
 }
 
 /// Where programs are kept.
-fn bin() -> Result<PathBuf> {
+pub(super) fn bin() -> Result<PathBuf> {
     let bin = Directories::of_user()?.bin();
     fs::create_dir_all(&bin).with_context(|| format!("make {}", bin.display()))?;
     Ok(bin)

@@ -277,10 +277,13 @@ impl Clusters {
     /// The definition of ServiceImports must be there.
     ///
     /// # Errors
-    /// If CoreDNS does not become ready.
+    /// If the definition is missing, or CoreDNS does not become ready.
     pub fn answer_for_clusterset(&self, cluster: &str) -> Result<()> {
         let cluster = self.cluster(cluster)?;
         let plane = ControlPlane::prepare(cluster, &self.directories, self.port(cluster))?;
+        // Without it CoreDNS would wait for ever, and answer for nothing.
+        let definition = plane.kubectl()?.ask(&["get", "crd", "serviceimports.multicluster.x-k8s.io", "-o", "name"]);
+        definition.with_context(|| format!("CoreDNS of {}: ServiceImports are not defined", cluster.name))?;
         let mark = self.clusterset_mark(cluster);
         fs::write(&mark, "").with_context(|| format!("write {}", mark.display()))?;
         dns::apply(&plane, true)?;

@@ -14,6 +14,7 @@ mod child;
 mod cluster;
 mod debian;
 mod demo;
+mod image;
 mod lint;
 mod setup;
 mod test;
@@ -45,6 +46,7 @@ enum Verb {
     Vm(vm::Args),
     Bench(bench::Args),
     Cluster(cluster::Args),
+    Image(image::Args),
 }
 
 fn run(verb: Verb) -> Result<()> {
@@ -56,6 +58,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Vm(args) => vm::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Cluster(args) => cluster::run(args),
+        Verb::Image(args) => image::run(&args),
     }
 }
 

@@ -98,7 +98,7 @@ impl Check {
             Ok(parsed) => parsed,
             Err(problem) => return self.problems.push(problem),
         };
-        let Parsed { objects, broken, idle, unidentified: _, problems, counts } = parsed;
+        let Parsed { objects, broken, idle, unidentified: _, problems, counts, changed_at: _ } = parsed;
         self.problems.extend(problems);
         self.counts.imports += counts.imports;
         self.counts.slices += counts.slices;

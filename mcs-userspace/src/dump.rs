@@ -46,6 +46,40 @@ pub fn dump(maps: &impl Maps) -> Result<Tables, MapError> {
     Ok(Tables { services: services.collect::<BTreeMap<_, _>>() })
 }
 
+/// What the programs counted.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Flows {
+    /// Flows that were sent to a backend, by import and the backend's cluster.
+    pub connections: BTreeMap<(ObjectKey, Arc<str>), u64>,
+    /// Flows that were refused, by import.
+    pub refusals: BTreeMap<ObjectKey, u64>,
+}
+
+/// Reads just the counters, over all frontends of an import together. It costs a look at each source's row.
+#[must_use]
+pub fn flows(maps: &impl Maps) -> Flows {
+    let mut flows = Flows::default();
+    let (mut imports, mut clusters) = (HashMap::<u32, ObjectKey>::new(), HashMap::<u32, Arc<str>>::new());
+    for id in 0..maps.sizes().sources {
+        let row = maps.source(id);
+        if row.used == 0 || maps.service(row.service).generation != row.generation {
+            continue;
+        }
+        let import = imports.entry(row.service).or_insert_with(|| {
+            let name = maps.name(row.service);
+            ObjectKey::new(name_text(&name.namespace), name_text(&name.name))
+        });
+        let count = maps.counter(id);
+        if row.cluster == SourceRow::REFUSALS {
+            *flows.refusals.entry(import.clone()).or_default() += count;
+        } else {
+            let cluster = clusters.entry(row.cluster).or_insert_with(|| name_text(&maps.cluster(row.cluster)));
+            *flows.connections.entry((import.clone(), Arc::clone(cluster))).or_default() += count;
+        }
+    }
+    flows
+}
+
 fn service(
     maps: &impl Maps,
     index: u32,

@@ -14,12 +14,15 @@
 //! * [`programmer`] all of it together, over any [`maps`]; [`dump`] the way back, from maps to words.
 //! * [`dataplane`] programs, links and pins; [`failclosed`] what holds traffic back while there are none.
 //! * [`clusterset`] the control plane's decisions.
+//! * [`apiserver`] a Kubernetes API server, followed; [`controller`] the edges of the control plane.
 //! * [`broker`] the verbs that prepare a ClusterSet: init, join, leave, revoke.
+//! * `monitoring` health and metrics over HTTP.
 //! * [`agent`] the loop; [`report`] what it says of itself; [`check`] manifests without a kernel; [`doctor`] the machine
 //!   without an agent; [`cli`] the verbs.
 
 pub mod agent;
 pub mod api;
+pub mod apiserver;
 pub mod arena;
 pub mod broker;
 pub mod check;
@@ -36,6 +39,7 @@ pub mod ids;
 pub mod manifest;
 pub mod maps;
 pub mod model;
+mod monitoring;
 pub mod plan;
 pub mod problem;
 pub mod programmer;

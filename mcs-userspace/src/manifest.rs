@@ -54,6 +54,8 @@ pub struct Parsed {
     pub problems: Vec<Problem>,
     /// How many there were of what.
     pub counts: Counts,
+    /// The last [`api::CHANGED_AT`] that was read, Unix milliseconds.
+    pub changed_at: Option<i64>,
 }
 
 /// Documents and items by kind, valid or not.
@@ -85,7 +87,8 @@ enum Verdict {
 pub fn parse(file: &str, text: &[u8], names: &mut Interner) -> Result<Parsed, Problem> {
     // JSON says itself where it ends
     let is_unfinished = Format::of(file) == Format::Yaml && !(text.ends_with(b"\n") || text.ends_with(b"}"));
-    let mut reader = Reader { file, names, is_unfinished, seen: HashSet::new(), parsed: Parsed::default() };
+    let mut reader =
+        Reader { file, names, is_unfinished, is_served: false, seen: HashSet::new(), parsed: Parsed::default() };
     match documents::each(Format::of(file), text, &mut |item| reader.item(item)) {
         Ok(()) => Ok(reader.parsed),
         Err(why) => Err(Problem {
@@ -98,11 +101,47 @@ pub fn parse(file: &str, text: &[u8], names: &mut Interner) -> Result<Parsed, Pr
     }
 }
 
+/// Kinds of objects that are read from an API server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Served {
+    /// ServiceImports.
+    Imports,
+    /// EndpointSlices.
+    Slices,
+}
+
+/// Reads one object's JSON as an API server gave it, in the version of its group that it was asked for.
+pub fn parse_served(served: Served, version: &str, text: &str, names: &mut Interner) -> Parsed {
+    let (kind, group) = match served {
+        Served::Imports => ("ServiceImport", api::GROUP),
+        Served::Slices => ("EndpointSlice", api::SLICE_GROUP),
+    };
+    let mut reader = Reader {
+        file: "",
+        names,
+        is_unfinished: false,
+        is_served: true,
+        seen: HashSet::new(),
+        parsed: Parsed::default(),
+    };
+    reader.item(documents::served(kind, &format!("{group}/{version}"), text));
+    reader.parsed
+}
+
+/// When what an object says became so at its source, Unix milliseconds: [`api::CHANGED_AT`], if it is there and readable.
+fn changed_at(document: &Document<'_>) -> Option<i64> {
+    let Lax::Good(Metadata { annotations: Lax::Good(annotations), .. }) = &document.metadata else { return None };
+    let Lax::Good(text) = &annotations.changed_at else { return None };
+    text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
+}
+
 struct Reader<'a> {
     file: &'a str,
     names: &'a mut Interner,
     /// Whether the last line has no end.
     is_unfinished: bool,
+    /// Whether an API server has it, where some controller wrote it, and not a person.
+    is_served: bool,
     seen: HashSet<ObjectId>,
     parsed: Parsed,
 }
@@ -140,10 +179,11 @@ impl Reader<'_> {
         } else {
             match kind {
                 Kind::Import => import::read(document, key.clone(), &mut report, self.names),
-                Kind::Slice => slice::read(document, key.clone(), &mut report, self.names),
+                Kind::Slice => slice::read(document, key.clone(), self.is_served, &mut report, self.names),
             }
         };
         drop(report);
+        self.parsed.changed_at = changed_at(document).or(self.parsed.changed_at);
         match verdict {
             Verdict::Object(object) => self.parsed.objects.push(object),
             Verdict::Idle => self.parsed.idle.push(id),

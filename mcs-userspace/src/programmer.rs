@@ -27,7 +27,7 @@ use crate::desired::{NodeContext, desired};
 use crate::dump::dump;
 use crate::maps::{MapError, Maps, Op};
 use crate::model::{Event, ObjectId, ObjectKey, Unread, World};
-use crate::plan::Planner;
+use crate::plan::{Free, Planner};
 use crate::problem::{Problem, Severity};
 use crate::tables::{Service, Tables};
 
@@ -114,6 +114,14 @@ impl<M: Maps> Programmer<M> {
         self.settle(before_udp)
     }
 
+    /// Says anew what this agent knows about itself. All imports are looked at again if it is something else.
+    pub fn set_context(&mut self, ctx: NodeContext) {
+        if ctx != self.ctx {
+            self.ctx = ctx;
+            self.dirty.extend(self.world.iter().map(|(key, _)| key.clone()));
+        }
+    }
+
     /// Says what of the source could not be read since this start: a damaged file, an invalid object. As long as that is
     /// so, nothing that the agent before left and that may be in it is removed for being in no object that was read:
     /// neither a service, nor, at the first look, a backend. To be said before [`Programmer::handle`].
@@ -139,6 +147,25 @@ impl<M: Maps> Programmer<M> {
         problems.sort_unstable();
         problems.dedup();
         problems
+    }
+
+    /// What this agent knows about itself.
+    #[must_use]
+    pub fn context(&self) -> &NodeContext {
+        &self.ctx
+    }
+
+    /// Frontends in the maps that no object that was read claims: what an agent before left and is kept, or could not be
+    /// removed yet.
+    #[must_use]
+    pub fn stale_count(&self) -> usize {
+        self.planner.frontends().filter(|frontend| self.claims.owner(frontend).is_none()).count()
+    }
+
+    /// Rows that can be taken now.
+    #[must_use]
+    pub fn free(&self) -> Free {
+        self.planner.free()
     }
 
     /// How many services are in the maps.

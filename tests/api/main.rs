@@ -5,12 +5,14 @@
 //!   conformance   upstream's rules that need no pods, with a broker of its own and with a member as the broker
 //!   crds          our definitions against upstream's        joining      who may join, leave, and who is refused
 //!   slices        endpoints from source to import           rights       what a member may not do at the broker
+//!   agent         from objects to a pod's connect, on a node without Kubernetes
 //!   failures      outages, losses, deletions, garbage: what the user sees, and what stays
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in functions marked as tests only, not in those they call")]
 #![expect(clippy::expect_used, reason = "as above")]
 
+mod agent;
 mod conformance;
 mod crds;
 mod failures;

@@ -87,11 +87,14 @@ impl Agent {
 
     fn start_process(&self, binary: Option<&Path>) -> Result<()> {
         let Core { place, options, binary: usual, log, process, gone } = &*self.core;
-        let command = quiet(options.command(binary.unwrap_or(usual)));
+        let command = options.command(binary.unwrap_or(usual));
         // Locked until it is there, so that the fleet's end, if it comes now, finds it or keeps it from starting.
         let mut process = lock(process);
         ensure!(!*lock(gone), "start agent on {}: its fleet is removed", place.name());
-        *process = Some(place.launch(command).stderr_to(log)?.spawn()?);
+        *process = Some(match options.kubeconfig {
+            None => place.launch(quiet(command)).stderr_to(log)?.spawn()?,
+            Some(_) => Child::start_here(command, log)?,
+        });
         Ok(())
     }
 

@@ -33,6 +33,10 @@ pub mod v1beta1 {
 /// Annotation of a ServiceImport: `{"a":90,"b":10}`, the share of each source cluster as a whole.
 pub const CLUSTER_WEIGHTS: &str = "mcs.internal/cluster-weights";
 
+/// Annotation of an imported EndpointSlice: when what it says became so at its source, RFC 3339 with milliseconds. It is
+/// for measuring alone: nobody decides by it, and it causes no write.
+pub const CHANGED_AT: &str = "mcs.internal/changed-at";
+
 /// Label of an imported EndpointSlice: the name of the ServiceImport, in its own namespace, that it belongs to.
 pub const SERVICE_NAME: &str = "multicluster.kubernetes.io/service-name";
 

@@ -1,5 +1,6 @@
 //! `mcs agent`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,30 +11,34 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{Pins, VERSION};
-use crate::agent::{self, Config};
+use crate::agent::{self, Config, Given, SourceConfig};
+use crate::apiserver::{Access, in_pod};
 use crate::dataplane::shape::Capacity;
 use crate::dataplane::{Options, cgroup2};
-use crate::desired::NodeContext;
 use crate::failclosed::Mode;
 
 /// Runs in the foreground. A normal stop detaches nothing: traffic goes on with what the kernel has; `mcs detach`
 /// removes it.
 #[derive(Args, Debug)]
 pub(super) struct Agent {
-    /// Where objects come from: dir:PATH, a directory of Kubernetes manifests (*.json, *.yaml, *.yml), followed live.
-    #[arg(long, env = "MCS_SOURCE", value_parser = parse_source, value_name = "SOURCE", default_value = "dir:/etc/mcs/manifests")]
-    source: PathBuf,
-    /// This cluster's id: a DNS label.
+    /// Where objects come from: kube, this cluster's API server; or dir:PATH, a directory of Kubernetes manifests (*.json,
+    /// *.yaml, *.yml), followed live. By default kube in a Pod and with --kubeconfig, else dir:/etc/mcs/manifests.
+    #[arg(long, env = "MCS_SOURCE", value_parser = parse_source, value_name = "SOURCE")]
+    source: Option<SourceName>,
+    #[command(flatten)]
+    access: Access,
+    /// This cluster's id: a DNS label. With --source kube, by default as `mcs join` wrote it.
     #[arg(long, env = "MCS_CLUSTER", value_parser = parse_label, value_name = "ID")]
-    cluster: String,
+    cluster: Option<String>,
     /// This node's name; by default the host's.
     #[arg(long, env = "MCS_NODE", value_parser = parse_name, value_name = "NAME")]
     node: Option<String>,
-    /// This node's zone, for trafficDistribution.
+    /// This node's zone, for trafficDistribution. With --source kube, by default as the Node is labelled.
     #[arg(long, env = "MCS_ZONE")]
     zone: Option<String>,
-    /// Where ClusterSetIPs come from, at most four CIDRs of each family. Other addresses are never translated.
-    #[arg(long, env = "MCS_CLUSTERSET_CIDR", value_delimiter = ',', required = true, value_name = "CIDR")]
+    /// Where ClusterSetIPs come from, at most four CIDRs of each family. Other addresses are never translated. With
+    /// --source kube, by default as `mcs join` wrote them.
+    #[arg(long, env = "MCS_CLUSTERSET_CIDR", value_delimiter = ',', value_name = "CIDR")]
     clusterset_cidr: Vec<IpNet>,
     /// Serve the sockets of this cgroup2 directory and all below it; by default all of cgroup2 that
     /// can be seen: in a container the host's, where that is mounted.
@@ -47,6 +52,10 @@ pub(super) struct Agent {
     /// Hold ClusterSetIP traffic back while no program is attached, by `unreachable` rules in this network namespace.
     #[arg(long, env = "MCS_FAIL_CLOSED", value_enum, default_value_t)]
     fail_closed: Mode,
+    /// Serve /livez, /readyz and /metrics (Prometheus) at http://ADDRESS; by default nowhere. With port 0 any free one,
+    /// which is logged.
+    #[arg(long, env = "MCS_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// Log level of the kernel programs: a constant of the loaded program, off costs nothing.
     #[arg(long, env = "MCS_EBPF_LOG", value_enum, default_value_t = Level::Off)]
     ebpf_log: Level,
@@ -101,6 +110,7 @@ impl Agent {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Self {
             source,
+            access,
             cluster,
             node,
             zone,
@@ -109,10 +119,18 @@ impl Agent {
             pins,
             prefer_local_cluster,
             fail_closed,
+            listen,
             ebpf_log,
             log_format,
             capacity,
         } = self;
+        let source = source_of(source, access, in_pod());
+        if matches!(source, SourceConfig::Dir(_)) && (cluster.is_none() || clusterset_cidr.is_empty()) {
+            let mut command = <super::Mcs as clap::CommandFactory>::command();
+            let missing = if cluster.is_none() { "--cluster" } else { "--clusterset-cidr" };
+            let why = format!("{missing} is required where manifests come from a directory");
+            command.error(clap::error::ErrorKind::MissingRequiredArgument, why).exit();
+        }
         // Whoever has the programs log wants to read it, so their level counts unless `MCS_LOG` says otherwise.
         let programs = ebpf_log.to_possible_value();
         log_to_stderr(
@@ -123,17 +141,17 @@ impl Agent {
         let cidrs: Vec<IpNet> = clusterset_cidr.iter().map(IpNet::trunc).collect();
         let config = Config {
             source,
-            node: NodeContext {
-                cluster: Arc::from(cluster),
+            given: Given {
+                cluster: cluster.map(Arc::from),
                 node: Arc::from(node.unwrap_or_else(host_name)),
                 zone: zone.filter(|zone| !zone.is_empty()).map(Arc::from),
                 prefer_local_cluster,
-                cidrs: cidrs.clone(),
+                cidrs,
             },
             dataplane: Options {
                 pins: pins.open(),
                 cgroup,
-                cidrs,
+                cidrs: Vec::new(),
                 capacity: capacity.into(),
                 log_level: match ebpf_log {
                     Level::Off => 0,
@@ -145,6 +163,7 @@ impl Agent {
                 },
             },
             fail_closed,
+            listen,
             version: VERSION.to_owned(),
         };
         let runtime =
@@ -185,12 +204,33 @@ pub(super) fn log_to_stderr(format: LogFormat, more: &str) {
     }
 }
 
-fn parse_source(text: &str) -> Result<PathBuf, String> {
+/// What `--source` may be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum SourceName {
+    Kube,
+    Dir(PathBuf),
+}
+
+fn parse_source(text: &str) -> Result<SourceName, String> {
     match text.split_once(':') {
-        Some(("dir", path)) if !path.is_empty() => Ok(PathBuf::from(path)),
-        Some(_) | None => Err(format!("{text:?} is not of the form dir:PATH")),
+        None if text == "kube" => Ok(SourceName::Kube),
+        Some(("dir", path)) if !path.is_empty() => Ok(SourceName::Dir(PathBuf::from(path))),
+        Some(_) | None => Err(format!("{text:?} is neither kube nor of the form dir:PATH")),
     }
 }
+
+/// Where objects come from, where that was not said: from the API server if there is a way to it.
+fn source_of(source: Option<SourceName>, access: Access, in_pod: bool) -> SourceConfig {
+    match source {
+        Some(SourceName::Dir(path)) => SourceConfig::Dir(path),
+        Some(SourceName::Kube) => SourceConfig::Kube(access),
+        None if in_pod || access.kubeconfig.is_some() => SourceConfig::Kube(access),
+        None => SourceConfig::Dir(PathBuf::from(DEFAULT_DIR)),
+    }
+}
+
+/// The directory of manifests, by default.
+const DEFAULT_DIR: &str = "/etc/mcs/manifests";
 
 /// A cluster id is one DNS label: CoreDNS cannot serve dotted ones (RFC 1123 §2.1).
 fn parse_label(text: &str) -> Result<String, String> {
@@ -221,9 +261,22 @@ mod tests {
 
     #[test]
     fn sources_name_their_kind() {
-        assert_eq!(parse_source("dir:/etc/mcs"), Ok(PathBuf::from("/etc/mcs")));
-        for bad in ["", "dir:", "/etc/mcs", "http://x"] {
+        assert_eq!(parse_source("dir:/etc/mcs"), Ok(SourceName::Dir(PathBuf::from("/etc/mcs"))));
+        assert_eq!(parse_source("kube"), Ok(SourceName::Kube));
+        for bad in ["", "dir:", "/etc/mcs", "http://x", "kube:", "kube:x"] {
             assert!(parse_source(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_api_server_is_the_source_where_there_is_a_way_to_it() {
+        let access = |kubeconfig: Option<&str>| Access { kubeconfig: kubeconfig.map(PathBuf::from), api_server: None };
+        let is_kube =
+            |source, kubeconfig, in_pod| matches!(source_of(source, access(kubeconfig), in_pod), SourceConfig::Kube(_));
+        assert!(!is_kube(None, None, false));
+        assert!(is_kube(None, None, true));
+        assert!(is_kube(None, Some("x"), false));
+        assert!(is_kube(Some(SourceName::Kube), None, false));
+        assert!(!is_kube(Some(SourceName::Dir("x".into())), Some("x"), true));
     }
 }

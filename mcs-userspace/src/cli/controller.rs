@@ -1,7 +1,6 @@
 //! `mcs controller`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -9,6 +8,7 @@ use clap::Args;
 
 use super::VERSION;
 use super::agent::{LogFormat, log_to_stderr};
+use crate::apiserver::Access;
 use crate::clusterset::controller::Settings;
 use crate::controller::{self, Config};
 
@@ -19,10 +19,9 @@ use crate::controller::{self, Config};
 /// take it for alive.
 #[derive(Args, Debug)]
 pub(super) struct Controller {
-    /// Kubeconfig of the member cluster; by default the ServiceAccount of the Pod that this runs in.
-    #[arg(long, env = "MCS_KUBECONFIG", value_name = "PATH")]
-    kubeconfig: Option<PathBuf>,
-    /// Serve Prometheus metrics at http://ADDRESS/metrics; by default nowhere. With port 0 any free one, which is logged.
+    #[command(flatten)]
+    access: Access,
+    /// Serve /livez, /readyz and /metrics (Prometheus) at http://ADDRESS; by default nowhere. With port 0 any free one, which is logged.
     #[arg(long, env = "MCS_METRICS_LISTEN", value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
     /// Form of the log on stderr. What is logged: MCS_LOG, for instance `info` or `mcs=debug`.
@@ -32,10 +31,10 @@ pub(super) struct Controller {
 
 impl Controller {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { kubeconfig, metrics_listen, log_format } = self;
+        let Self { access, metrics_listen, log_format } = self;
         log_to_stderr(log_format, "");
         let config =
-            Config { kubeconfig, metrics: metrics_listen, settings: Settings::default(), version: VERSION.to_owned() };
+            Config { access, metrics: metrics_listen, settings: Settings::default(), version: VERSION.to_owned() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

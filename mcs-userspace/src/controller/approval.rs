@@ -9,7 +9,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::json;
 use tracing::{info, warn};
 
-use super::server::{REQUEST, Server, chain};
+use crate::apiserver::{REQUEST, Server, chain};
 use crate::broker::credentials::{APPROVE_WITHDRAWAL, CONFIG_MAP};
 use crate::clusterset::local::SYSTEM_NAMESPACE;
 

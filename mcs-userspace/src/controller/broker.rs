@@ -18,9 +18,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::backoff::jittered;
-use super::server::{Connector, REQUEST, Server, Troubles, chain, client};
 use super::tenure::Tenure;
+use crate::apiserver::{Connector, REQUEST, Server, Troubles, chain, client, jittered};
 use crate::broker::credentials::{Credentials, SECRET, SERVICE_ACCOUNT, TOKEN_LIFE};
 use crate::clusterset::local::SYSTEM_NAMESPACE;
 

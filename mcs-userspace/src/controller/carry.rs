@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::convert::{self, Transition, conditions_with_times, import_body, patch, slice_body};
 use super::kinds::place;
 use super::recorder::{Recorder, Word, micros};
-use super::server::{REQUEST, Reach, Server, chain};
 use super::sight::Heard;
 use super::state;
 use super::tenure::Tenure;
 use super::write::Target;
+use crate::apiserver::{REQUEST, Reach, Server, chain};
 use crate::clusterset::event::{Event, Failure, Kind, Object, Op};
 use crate::clusterset::local::{Condition, Import, Meta};
 use crate::clusterset::record::{

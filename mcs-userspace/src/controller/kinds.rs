@@ -6,10 +6,10 @@
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, Resource};
+use kube::api::{ApiResource, Resource};
 
-use crate::api::{GROUP, v1beta1};
+use crate::api::{ABOUT_GROUP, GROUP, v1beta1};
+use crate::apiserver::Place;
 use crate::clusterset::event::Kind;
 use crate::clusterset::record::{ClusterSet, ExportRecord, Member, Reservation, SHARED_NAMESPACE, SliceRecord};
 
@@ -21,34 +21,6 @@ pub const MANAGER: &str = "mcs-controller";
 
 /// Label of an EndpointSlice: the Service, in its namespace, that it belongs to.
 pub(super) const SERVICE: &str = "kubernetes.io/service-name";
-
-/// Where the objects of a [`Kind`] are found.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) resource: ApiResource,
-    /// All namespaces if none.
-    pub(super) namespace: Option<&'static str>,
-    pub(super) labels: Option<String>,
-    pub(super) fields: Option<String>,
-}
-
-impl Place {
-    fn of(resource: ApiResource) -> Self {
-        Self { resource, namespace: None, labels: None, fields: None }
-    }
-
-    fn shared<K: Resource<DynamicType = ()>>() -> Self {
-        Self { namespace: Some(SHARED_NAMESPACE), ..Self::of(ApiResource::erase::<K>(&())) }
-    }
-
-    /// All of a kind that the selectors take in.
-    pub(super) fn api(&self, client: Client) -> Api<DynamicObject> {
-        match self.namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &self.resource),
-            None => Api::all_with(client, &self.resource),
-        }
-    }
-}
 
 /// Where the objects of `kind` are.
 pub(super) fn place(kind: Kind) -> Place {
@@ -66,9 +38,9 @@ pub(super) fn place(kind: Kind) -> Place {
             ..Place::of(ApiResource::erase::<EndpointSlice>(&()))
         },
         Kind::Properties => Place::of(cluster_properties()),
-        Kind::ClusterSets => Place::shared::<ClusterSet>(),
-        Kind::Members => Place::shared::<Member>(),
-        Kind::Reservations => Place::shared::<Reservation>(),
+        Kind::ClusterSets => shared::<ClusterSet>(),
+        Kind::Members => shared::<Member>(),
+        Kind::Reservations => shared::<Reservation>(),
         Kind::ExportRecords => Place::of(ApiResource::erase::<ExportRecord>(&())),
         Kind::SliceRecords => Place::of(ApiResource::erase::<SliceRecord>(&())),
         Kind::Leases => Place {
@@ -100,22 +72,16 @@ pub(super) fn guarding_crd(kind: Kind) -> Option<String> {
 
 /// ServiceExport, in the version that is stored.
 pub(super) fn service_exports() -> ApiResource {
-    resource(GROUP, "v1beta1", "ServiceExport", "serviceexports")
+    Place::resource(GROUP, "v1beta1", "ServiceExport", "serviceexports")
 }
 
 /// ClusterProperty (KEP-2149), in the version that is stored.
 pub(super) fn cluster_properties() -> ApiResource {
-    resource("about.k8s.io", "v1beta1", "ClusterProperty", "clusterproperties")
+    Place::resource(ABOUT_GROUP, "v1beta1", "ClusterProperty", "clusterproperties")
 }
 
-fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
-    ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{group}/{version}"),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
+fn shared<K: Resource<DynamicType = ()>>() -> Place {
+    Place { namespace: Some(SHARED_NAMESPACE), ..Place::of(ApiResource::erase::<K>(&())) }
 }
 
 #[cfg(test)]

@@ -18,11 +18,10 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-use super::backoff::jittered;
 use super::convert::version;
 use super::recorder::micros;
-use super::server::{Server, Troubles, chain};
 use super::tenure::Tenure;
+use crate::apiserver::{Server, Troubles, chain, jittered};
 use crate::clusterset::local::SYSTEM_NAMESPACE;
 
 /// The Lease in [`SYSTEM_NAMESPACE`].

@@ -9,11 +9,9 @@
 //!   leader: who writes        status, approval: what people see and say        broker: how it is reached
 //! ```
 //!
-//! Nothing is decided here but how to ask again. What is wrong on the way (no answer, refused, unreadable) is told to
-//! people where they look, and to the decisions as what it is: no information.
+//! How an API server is followed is [`crate::apiserver`]'s.
 
 mod approval;
-mod backoff;
 mod broker;
 mod carry;
 mod convert;
@@ -22,14 +20,13 @@ pub mod leader;
 mod metrics;
 mod order;
 mod parts;
+mod question;
 mod recorder;
 mod run;
-mod server;
 mod sight;
 mod state;
 pub mod status;
 mod tenure;
-mod watch;
 mod write;
 
 pub use kinds::{MANAGED_BY, MANAGER};

@@ -8,16 +8,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::backoff::Backoff;
 use super::broker::Credential;
-use super::kinds::{self, Place};
+use super::kinds;
 use super::leader::Candidate;
+use super::question::LeaseQuestion;
 use super::run::FAREWELL;
-use super::server::{self, REQUEST, Server, Troubles, chain};
 use super::sight::{CrdListener, CrdWitness, Events, Heard, KindListener, ObjectListener};
 use super::tenure::Tenure;
-use super::watch::follow;
 use super::{leader, state};
+use crate::apiserver::{Backoff, Place, REQUEST, Server, Troubles, chain, follow, probe, server};
 use crate::broker::credentials;
 use crate::clusterset::event::{Event, Kind};
 use crate::clusterset::local::SYSTEM_NAMESPACE;
@@ -44,13 +43,14 @@ impl Parts {
     pub(super) fn start(client: Client, identity: &str) -> Self {
         let troubles = Troubles::default();
         let tenure = Tenure::none();
-        let (member_connector, member) = server::server("member");
-        let (broker_connector, broker) = server::server("broker");
+        let (member_connector, member) = server("member");
+        let (broker_connector, broker) = server("broker");
         let (member_connector, broker_connector) = (Arc::new(member_connector), Arc::new(broker_connector));
         member_connector.connect(client, "", false);
-        spawn(server::probe(member_connector, member.clone(), leader::LEASE.to_owned(), troubles.clone()));
-        let lease = record::LEASE.to_owned();
-        spawn(server::probe(Arc::clone(&broker_connector), broker.clone(), lease, troubles.clone()));
+        let question = LeaseQuestion { server: "member", lease: leader::LEASE };
+        spawn(probe(member_connector, member.clone(), question, troubles.clone()));
+        let question = LeaseQuestion { server: "broker", lease: record::LEASE };
+        spawn(probe(Arc::clone(&broker_connector), broker.clone(), question, troubles.clone()));
 
         let (sender, secrets) = mpsc::channel(1);
         watch_object::<k8s_openapi::api::core::v1::Secret>(credentials::SECRET, &member, sender, &troubles);
@@ -106,12 +106,7 @@ fn watch_object<K: kube::Resource<DynamicType = ()>>(
     sender: mpsc::Sender<Option<DynamicObject>>,
     troubles: &Troubles,
 ) {
-    let place = Place {
-        resource: ApiResource::erase::<K>(&()),
-        namespace: Some(SYSTEM_NAMESPACE),
-        labels: None,
-        fields: Some(format!("metadata.name={name}")),
-    };
+    let place = Place::one(ApiResource::erase::<K>(&()), Some(SYSTEM_NAMESPACE), name);
     let what = format!("watch of {} {SYSTEM_NAMESPACE}/{name}", place.resource.kind);
     spawn(follow(what, place, member.clone(), ObjectListener(sender), troubles.clone()));
 }

@@ -12,9 +12,9 @@ use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams}
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::backoff::random;
 use super::kinds;
 use crate::api::v1beta1::ServiceImport;
+use crate::apiserver::random;
 use crate::clusterset::local::Regarding;
 
 /// How long the same word is counted rather than said again. API servers keep Events for an hour.

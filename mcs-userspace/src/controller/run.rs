@@ -8,12 +8,9 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -23,12 +20,13 @@ use super::approval::Approval;
 use super::metrics;
 use super::order::Order;
 use super::parts::{Parts, spawn};
-use super::server::{self, Server, Troubles};
 use super::sight::Heard;
 use super::status::{self, Status};
 use super::write::{Done, Target, Writer};
+use crate::apiserver::{Access, Server, Troubles, random};
 use crate::clusterset::controller::{Controller, Report, Settings};
 use crate::clusterset::event::{Event, Failure};
+use crate::monitoring::{self, Answer, Asked, Question};
 
 /// Events that are handled before it is asked what to do.
 const BATCH: usize = 1024;
@@ -48,9 +46,9 @@ const BREATH: Duration = Duration::from_millis(5);
 /// What `mcs controller` was told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Of the member; the Pod's ServiceAccount if none.
-    pub kubeconfig: Option<PathBuf>,
-    /// Where metrics are served; nowhere if none.
+    /// To the member.
+    pub access: Access,
+    /// Where health and metrics are served; nowhere if none.
     pub metrics: Option<SocketAddr>,
     /// Of the decisions.
     pub settings: Settings,
@@ -64,8 +62,8 @@ pub struct Config {
 /// When the member's configuration cannot be used, or metrics cannot be served: at the start only. Later troubles are logged, shown in the status and
 /// tried again.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { kubeconfig, metrics: listen_on, settings, version } = config;
-    let client = member_client(kubeconfig).await?;
+    let Config { access, metrics: listen_on, settings, version } = config;
+    let client = access.client().await?;
     let identity = identity();
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -73,10 +71,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut parts = Parts::start(client, &identity);
     let mut process = Process::new(settings, &parts, identity, version);
-    if let Some(address) = listen_on {
-        let listener = metrics::listen(address).await.with_context(|| format!("{address}: listen for metrics"))?;
-        spawn(metrics::serve(listener, process.numbers.subscribe()));
-    }
+    let mut asked = monitoring::serve(listen_on).await.context("--metrics-listen")?;
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -89,6 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Some(done) = process.done.recv() => process.finish(done),
             Ok(()) = parts.leads.changed() => process.lead(*parts.leads.borrow_and_update()),
             Some(map) = parts.config_maps.recv() => process.approval.saw(map.as_ref()),
+            asked = monitoring::next_asked(&mut asked) => process.answer(asked),
             _ = looks.tick() => process.look(),
             () = tokio::time::sleep_until(wake) => {}
         }
@@ -99,26 +95,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client of the member's API server.
-async fn member_client(kubeconfig: Option<PathBuf>) -> anyhow::Result<Client> {
-    let config = match &kubeconfig {
-        Some(path) => {
-            let parsed = Kubeconfig::read_from(path).with_context(|| format!("{}: read", path.display()))?;
-            kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("{}: use", path.display()))?
-        }
-        None => {
-            kube::Config::incluster().context("no --kubeconfig is given, and this is no Pod with a ServiceAccount")?
-        }
-    };
-    server::client(config).context("use the member's kubeconfig")
-}
-
 /// Host, process, and something that no other process has, as process ids come again.
 fn identity() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}_{}_{:08x}", std::process::id(), super::backoff::random() >> 32)
+    format!("{host}_{}_{:08x}", std::process::id(), random() >> 32)
 }
 
 /// The decisions, and what surrounds them.
@@ -140,8 +120,6 @@ struct Process {
     looks: u32,
     report: Report,
     words: watch::Sender<Option<Status>>,
-    /// The same as metrics.
-    numbers: watch::Sender<String>,
 }
 
 impl Process {
@@ -167,7 +145,6 @@ impl Process {
             looks: 0,
             report: Report::default(),
             words,
-            numbers: watch::channel(String::new()).0,
         }
     }
 
@@ -261,13 +238,22 @@ impl Process {
             self.approval.acknowledge(&self.member);
         }
         let troubles = self.troubles.all();
-        self.numbers.send_replace(metrics::text(&self.report, &troubles));
         let status = self.leads.then(|| Status::new(&self.identity, &self.version, troubles, &self.report));
         self.words.send_if_modified(|word| {
             let is_other = *word != status;
             *word = status;
             is_other
         });
+    }
+
+    /// Answers from the last report.
+    fn answer(&self, asked: Asked) {
+        let answer = match asked.question {
+            Question::Live => Answer::of(Ok(())),
+            Question::Ready => Answer::of(metrics::ready(&self.report)),
+            Question::Metrics => Answer::text(metrics::text(&self.report, &self.troubles.all())),
+        };
+        asked.answer(answer);
     }
 
     /// Waits a moment for writes under way.

@@ -13,9 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::warn;
 
 use super::convert;
-use super::kinds::Place;
-use super::server::Reach;
-use super::watch::{Listener, Sight};
+use crate::apiserver::{Listener, Place, Reach, Sight, parse_version};
 use crate::clusterset::event::{CrdState, Event, Kind, Object};
 
 /// An event, with the version of the object that it is about (0 where that does not matter).
@@ -48,7 +46,7 @@ impl KindListener {
     }
 }
 
-impl Listener for KindListener {
+impl Listener<DynamicObject> for KindListener {
     async fn look_around(&mut self, reach: &Reach) -> Result<(), kube::Error> {
         match &self.crd {
             Some(crd) => crd.look(reach).await?,
@@ -62,7 +60,7 @@ impl Listener for KindListener {
         Ok(())
     }
 
-    async fn hear(&mut self, sight: Sight) -> bool {
+    async fn hear(&mut self, sight: Sight<DynamicObject>) -> bool {
         let kind = self.kind;
         match sight {
             Sight::ListStarted => self.send(Event::ListStarted(kind), 0).await,
@@ -112,12 +110,7 @@ impl CrdWitness {
 
     /// Where the definition is, and only it.
     pub(super) fn place(&self) -> Place {
-        Place {
-            resource: ApiResource::erase::<CustomResourceDefinition>(&()),
-            namespace: None,
-            labels: None,
-            fields: Some(format!("metadata.name={}", self.name)),
-        }
+        Place::one(ApiResource::erase::<CustomResourceDefinition>(&()), None, &self.name)
     }
 
     /// Asks for it.
@@ -127,7 +120,7 @@ impl CrdWitness {
         let api = self.place().api(reach.client.clone());
         match api.get_metadata_opt(&self.name).await? {
             Some(found) => {
-                let version = convert::parse_version(found.metadata.resource_version.as_deref()).unwrap_or_default();
+                let version = parse_version(found.metadata.resource_version.as_deref()).unwrap_or_default();
                 let terminating = found.metadata.deletion_timestamp.is_some();
                 // An API server that went back in time is believed too: what it has now is what counts.
                 known.version = version;
@@ -168,12 +161,12 @@ fn state(uid: Option<String>, terminating: bool) -> CrdState {
 /// Passes on what the watch of a definition sees.
 pub(super) struct CrdListener(pub(super) Arc<CrdWitness>);
 
-impl Listener for CrdListener {
+impl Listener<DynamicObject> for CrdListener {
     async fn look_around(&mut self, reach: &Reach) -> Result<(), kube::Error> {
         self.0.look(reach).await
     }
 
-    async fn hear(&mut self, sight: Sight) -> bool {
+    async fn hear(&mut self, sight: Sight<DynamicObject>) -> bool {
         match sight {
             Sight::Applied(object) => {
                 let terminating = object.metadata.deletion_timestamp.is_some();
@@ -189,12 +182,12 @@ impl Listener for CrdListener {
 /// Passes on, without conversion, what the watch of one object sees.
 pub(super) struct ObjectListener(pub(super) mpsc::Sender<Option<DynamicObject>>);
 
-impl Listener for ObjectListener {
+impl Listener<DynamicObject> for ObjectListener {
     async fn look_around(&mut self, _reach: &Reach) -> Result<(), kube::Error> {
         Ok(())
     }
 
-    async fn hear(&mut self, sight: Sight) -> bool {
+    async fn hear(&mut self, sight: Sight<DynamicObject>) -> bool {
         match sight {
             Sight::Applied(object) => self.0.send(Some(object)).await.is_ok(),
             Sight::Deleted(_) => self.0.send(None).await.is_ok(),

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::server::{REQUEST, Server, Troubles, chain};
 use super::state::put_data;
+use crate::apiserver::{REQUEST, Server, Troubles, chain};
 use crate::clusterset::controller::Report;
 
 /// The ConfigMap in [`crate::clusterset::local::SYSTEM_NAMESPACE`].
@@ -66,12 +66,6 @@ fn shorten(value: &mut Value) {
         }
         Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
-}
-
-/// The key of [`Status::troubles`] that all others with an API server follow from: `member`'s or `broker`'s.
-#[must_use]
-pub fn server_trouble(server: &str) -> String {
-    format!("the {server}'s API server")
 }
 
 /// Writes what it is told, until nobody tells any more.

@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use super::carry::Tools;
 use super::order::Order;
 use super::recorder::Recorder;
-use super::server::Server;
 use super::sight::Heard;
 use super::tenure::Tenure;
+use crate::apiserver::Server;
 use crate::clusterset::event::{Kind, Op};
 use crate::model::ObjectKey;
 

@@ -58,6 +58,8 @@ pub struct Dataplane {
     ebpf: Ebpf,
     pins: PinDir,
     cgroup: Cgroup,
+    capacity: Capacity,
+    log_level: u8,
     agent: Mapped<AgentRow>,
     report: Mapped<[u8; REPORT_BYTES]>,
     rules: HashMap<MapData, RuleKey, u32>,
@@ -86,22 +88,11 @@ impl Dataplane {
         let capacity = take_over_or_clear(pins, *capacity)?;
         let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(path, e)| anyhow::Error::new(e).context(path))?)?;
         let shapes = capacity.shapes(cpus)?;
-        let config = config(cidrs, &capacity)?;
 
         for directory in [pins.maps(), pins.links()] {
             fs::create_dir_all(&directory).with_context(|| format!("{}: create", directory.display()))?;
         }
-        let mut loader = EbpfLoader::new();
-        loader.override_global("CONFIG", &config, true);
-        loader.override_global(aya_log::LEVEL, log_level, true);
-        for shape in &shapes {
-            loader.map_max_entries(shape.name, shape.entries);
-            loader.map_pin_path(shape.name, pins.map(shape.name));
-        }
-        let mut ebpf = loader.load(OBJECT).context("create the maps")?;
-        for hook in ALWAYS.into_iter().chain(FOR_UDP) {
-            links::load(&mut ebpf, hook)?;
-        }
+        let ebpf = load(pins, cidrs, &capacity, &shapes, *log_level)?;
 
         let mut open = pins.pinned_maps();
         let mut agent = mapped::<AgentRow>(&mut open, map::AGENT, true)?;
@@ -119,12 +110,40 @@ impl Dataplane {
         let report = mapped(&mut open, map::REPORT, true)?;
         let rules = aya::maps::Map::HashMap(open.open(map::RULES)?).try_into()?;
         let udp_attached = FOR_UDP.iter().any(|hook| pins.links().join(hook).exists());
-        let mut dataplane = Self { ebpf, pins: pins.clone(), cgroup, agent, report, rules, udp_attached, _lock: lock };
+        let mut dataplane = Self {
+            ebpf,
+            pins: pins.clone(),
+            cgroup,
+            capacity,
+            log_level: *log_level,
+            agent,
+            report,
+            rules,
+            udp_attached,
+            _lock: lock,
+        };
         dataplane.attach(&ALWAYS)?;
         if udp_attached {
             dataplane.attach(&FOR_UDP)?;
         }
         Ok((dataplane, maps))
+    }
+
+    /// From now on ClusterSetIPs come from these CIDRs. They are constants of the programs: the programs are loaded anew and
+    /// replaced without a gap. A [`Dataplane::logger`] that was made before falls silent.
+    ///
+    /// # Errors
+    /// When a CIDR is one too many or the kernel refuses. What was attached before goes on as it was, or has been replaced
+    /// by its new form.
+    pub fn set_cidrs(&mut self, cidrs: &[IpNet]) -> anyhow::Result<()> {
+        let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(path, e)| anyhow::Error::new(e).context(path))?)?;
+        let shapes = self.capacity.shapes(cpus)?;
+        self.ebpf = load(&self.pins, cidrs, &self.capacity, &shapes, self.log_level)?;
+        self.attach(&ALWAYS)?;
+        if self.udp_attached {
+            self.attach(&FOR_UDP)?;
+        }
+        Ok(())
     }
 
     fn attach(&mut self, hooks: &[&str]) -> anyhow::Result<()> {
@@ -204,6 +223,29 @@ impl Dataplane {
         let logger = aya_log::EbpfLogger::init(&mut self.ebpf).context("open the programs' log")?;
         sys::watch(logger).context("watch the programs' log")
     }
+}
+
+/// Loads the programs against the maps that are pinned, and makes those that are not.
+fn load(
+    pins: &PinDir,
+    cidrs: &[IpNet],
+    capacity: &Capacity,
+    shapes: &[shape::Shape],
+    log_level: u8,
+) -> anyhow::Result<Ebpf> {
+    let config = config(cidrs, capacity)?;
+    let mut loader = EbpfLoader::new();
+    loader.override_global("CONFIG", &config, true);
+    loader.override_global(aya_log::LEVEL, &log_level, true);
+    for shape in shapes {
+        loader.map_max_entries(shape.name, shape.entries);
+        loader.map_pin_path(shape.name, pins.map(shape.name));
+    }
+    let mut ebpf = loader.load(OBJECT).context("create the maps")?;
+    for hook in ALWAYS.into_iter().chain(FOR_UDP) {
+        links::load(&mut ebpf, hook)?;
+    }
+    Ok(ebpf)
 }
 
 /// The room to work with: the pinned maps' own if they are complete, else what was asked for, on an empty directory.

@@ -81,6 +81,14 @@ pub(super) fn each(format: Format, text: &[u8], each: &mut dyn FnMut(Item<'_>)) 
     Ok(())
 }
 
+/// One object as an API server sends it: kind and version are known by what was asked for, and items of lists leave them
+/// out.
+pub(super) fn served<'a>(kind: &'static str, api_version: &str, text: &'a str) -> Item<'a> {
+    let mut content = json_content(text);
+    inherit(&mut content, kind, &Lax::Good(api_version.to_owned().into()));
+    Item { place: String::new(), content }
+}
+
 fn json(text: &str, each: &mut dyn FnMut(Item<'_>)) -> Result<usize, String> {
     let heads = heads(text).map_err(|error| format!("not JSON: {error}"))?;
     let count = heads.len();

@@ -18,7 +18,7 @@ pub(super) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// For an object of a file.
+    /// For an object of a file; of none if the name is empty.
     pub(super) fn new(object: String, file: &'a str, problems: &'a mut Vec<Problem>) -> Self {
         let start = problems.len();
         Self { object, file, problems, start, left_out: 0 }
@@ -41,7 +41,7 @@ impl<'a> Report<'a> {
         }
         self.problems.push(Problem {
             object: self.object.clone(),
-            file: Some(self.file.to_owned()),
+            file: named(self.file),
             field: field.to_string(),
             reason: reason.to_string(),
             severity,
@@ -81,11 +81,15 @@ impl<'a> Report<'a> {
 impl Drop for Report<'_> {
     fn drop(&mut self) {
         if self.left_out > 0 {
-            let (object, file) = (self.object.clone(), Some(self.file.to_owned()));
+            let (object, file) = (self.object.clone(), named(self.file));
             let reason = format!("{} more problems are not listed", self.left_out);
             self.problems.push(Problem { object, file, field: String::new(), reason, severity: Severity::Invalid });
         }
     }
+}
+
+fn named(file: &str) -> Option<String> {
+    (!file.is_empty()).then(|| file.to_owned())
 }
 
 /// The problem has been reported: the part that it concerns is to be skipped.

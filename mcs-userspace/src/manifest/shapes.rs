@@ -54,9 +54,10 @@ shape! {
 }
 
 shape! {
-    /// The annotation that matters.
+    /// The annotations that matter.
     struct Annotations<'de> {
         api::CLUSTER_WEIGHTS => cluster_weights: Cow<'de, str>,
+        api::CHANGED_AT => changed_at: Cow<'de, str>,
     }
 }
 

@@ -16,9 +16,19 @@ use super::shapes::{self, Conditions, Document, Labels, List, Port};
 use crate::api;
 use crate::model::{Endpoint, Object, ObjectKey, Slice, SlicePort};
 
+/// The cluster of endpoints of which that is not said.
+const UNKNOWN_CLUSTER: &str = "unknown";
+
 /// Reads an EndpointSlice whose name is known. One without the label of an import is none of ours: a directory or a
-/// cluster has many of those.
-pub(super) fn read(document: &Document<'_>, key: ObjectKey, report: &mut Report<'_>, names: &mut Interner) -> Verdict {
+/// cluster has many of those. Where `lenient`, the label of the source cluster may be missing: upstream's own example of
+/// a controller gets along without.
+pub(super) fn read(
+    document: &Document<'_>,
+    key: ObjectKey,
+    lenient: bool,
+    report: &mut Report<'_>,
+    names: &mut Interner,
+) -> Verdict {
     let labels = match &document.metadata {
         Lax::Good(metadata) => report.optional(&metadata.labels, "metadata.labels"),
         Lax::Absent | Lax::Bad(_) => Ok(None),
@@ -28,7 +38,7 @@ pub(super) fn read(document: &Document<'_>, key: ObjectKey, report: &mut Report<
         Ok(_) => return Verdict::Idle,
         Err(Reported) => return Verdict::Broken,
     };
-    let Some((import, cluster)) = owner(labels, report) else { return Verdict::Broken };
+    let Some((import, cluster)) = owner(labels, lenient, report) else { return Verdict::Broken };
     let Some(ipv4) = is_ipv4(&document.address_type, report) else { return Verdict::Broken };
     let (Ok(ports), Ok(endpoints)) =
         (ports(&document.ports, report, names), endpoints(&document.endpoints, ipv4, report, names))
@@ -45,11 +55,15 @@ pub(super) fn read(document: &Document<'_>, key: ObjectKey, report: &mut Report<
 }
 
 /// The import that the slice belongs to and the cluster that it comes from.
-fn owner<'l>(labels: &'l Labels<'_>, report: &mut Report<'_>) -> Option<(&'l str, &'l str)> {
+fn owner<'l>(labels: &'l Labels<'_>, lenient: bool, report: &mut Report<'_>) -> Option<(&'l str, &'l str)> {
     let service = format_args!("metadata.labels[{}]", api::SERVICE_NAME);
     let import = report.required(&labels.service_name, service)?;
     field::dns_label(import).map_err(|why| report.invalid(service, why)).ok()?;
     let source = format_args!("metadata.labels[{}]", api::SOURCE_CLUSTER);
+    if lenient && matches!(labels.source_cluster, Lax::Absent) {
+        report.notice(source, format_args!("missing: the endpoints count as those of a cluster {UNKNOWN_CLUSTER:?}"));
+        return Some((import, UNKNOWN_CLUSTER));
+    }
     let cluster = report.required(&labels.source_cluster, source)?;
     field::cluster_id(cluster).map_err(|why| report.invalid(source, why)).ok()?;
     Some((import, cluster))

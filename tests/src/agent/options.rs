@@ -16,8 +16,11 @@ use crate::removal;
 pub struct AgentOptions {
     /// The program: [`mcs_binary`], unless set.
     pub binary: Option<PathBuf>,
-    /// `--source dir:`.
+    /// `--source dir:`, if it is that.
     pub source: PathBuf,
+    /// `--source kube`, with this kubeconfig. API servers listen on this machine's own loopback interface, so such an agent
+    /// runs in this machine's network namespace, and sets no rules there.
+    pub kubeconfig: Option<PathBuf>,
     /// `--cluster`.
     pub cluster: String,
     /// `--node`.
@@ -42,6 +45,7 @@ impl AgentOptions {
         Self {
             binary: None,
             source: source.into(),
+            kubeconfig: None,
             cluster: node.cluster(),
             node: node.name().to_owned(),
             zone: None,
@@ -53,13 +57,39 @@ impl AgentOptions {
         }
     }
 
+    /// For an agent that follows an API server, which tells it which cluster it is in and where ClusterSetIPs come from.
+    pub fn kube(fleet: &Fleet, node: &Node, kubeconfig: impl Into<PathBuf>) -> Self {
+        Self {
+            kubeconfig: Some(kubeconfig.into()),
+            cluster: String::new(),
+            clusterset_cidrs: Vec::new(),
+            ..Self::new(fleet, node, "")
+        }
+    }
+
     /// The agent's command line.
     pub(super) fn command(&self, binary: &Path) -> Command {
-        let Self { binary: _, source, cluster, node, zone, clusterset_cidrs, cgroup, pin_dir, arguments, environment } =
-            self;
+        let Self {
+            binary: _,
+            source,
+            kubeconfig,
+            cluster,
+            node,
+            zone,
+            clusterset_cidrs,
+            cgroup,
+            pin_dir,
+            arguments,
+            environment,
+        } = self;
         let mut command = Command::new(binary);
-        command.arg("agent").arg("--source").arg(format!("dir:{}", source.display()));
-        command.args(["--cluster", cluster, "--node", node]);
+        command.arg("agent");
+        match kubeconfig {
+            None => command.arg("--source").arg(format!("dir:{}", source.display())),
+            Some(file) => command.args(["--source", "kube", "--fail-closed", "off", "--kubeconfig"]).arg(file),
+        };
+        command.args((!cluster.is_empty()).then_some(["--cluster", cluster]).into_iter().flatten());
+        command.args(["--node", node]);
         command.args(zone.iter().flat_map(|zone| ["--zone", zone]));
         command.args(clusterset_cidrs.iter().flat_map(|cidr| ["--clusterset-cidr", cidr]));
         command.arg("--cgroup").arg(cgroup).arg("--pin-dir").arg(pin_dir).args(arguments);

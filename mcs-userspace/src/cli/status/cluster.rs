@@ -21,12 +21,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::apiserver::server_trouble;
 use crate::broker::credentials::{CLUSTER, CLUSTERSET, CONFIG_MAP};
 use crate::cli::Output;
 use crate::clusterset::controller::Held;
 use crate::clusterset::local::SYSTEM_NAMESPACE;
 use crate::controller::leader::{LEASE, LEASE_TIME};
-use crate::controller::status::{self, Status, server_trouble};
+use crate::controller::status::{self, Status};
 use view::{View, again, find_troubles};
 
 /// How long a Lease whose time says nothing is watched for a renewal.

@@ -26,6 +26,7 @@ pub(super) use condition::{Transition, conditions_with_times};
 pub(super) use import::import_body;
 pub(super) use slice::slice_body;
 
+use crate::apiserver::{Watched, parse_version};
 use crate::clusterset::event::{Kind, Object};
 use crate::clusterset::local::Meta;
 use crate::model::ObjectKey;
@@ -59,13 +60,7 @@ pub(super) fn key(object: &DynamicObject) -> ObjectKey {
 
 /// `metadata.resourceVersion`, 0 if it is no number.
 pub(super) fn version(object: &DynamicObject) -> u64 {
-    parse_version(object.metadata.resource_version.as_deref()).unwrap_or_default()
-}
-
-/// A resourceVersion as the number that it is by the API's rules since Kubernetes 1.35, and always was where etcd is the
-/// store.
-pub(super) fn parse_version(text: Option<&str>) -> Option<u64> {
-    text?.parse().ok()
+    Watched::version(object)
 }
 
 /// What `object` says, as `kind`. None for an object that is none of our business.

@@ -11,7 +11,6 @@
 //! of them. The same queue carries *barriers*: directories that somebody makes beside it, to learn when everything that
 //! was queued before has been handled.
 
-mod queue;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -27,28 +26,17 @@ use std::time::Duration;
 use inotify::{WatchDescriptor, WatchMask};
 use tokio::time::Instant;
 
-use self::queue::{Changes, Queue};
 pub use self::state::{DirState, Settled};
+use super::queue::{Changes, Queue, list_barriers};
 use crate::model::{Event, Unread};
 use crate::problem::{Problem, Severity};
+use crate::source::Batch;
 
 /// How often it is checked that the path still leads to the directory that is watched: a symlink may have been turned
 /// or a file system mounted over it, which inotify does not tell.
 const CHECK: Duration = Duration::from_secs(2);
 /// The same while there is no directory.
 const CHECK_AWAY: Duration = Duration::from_millis(100);
-
-/// What happened at one moment.
-#[derive(Default, Debug)]
-pub struct Batch {
-    /// What changed. An object occurs at most once.
-    pub events: Vec<Event>,
-    /// Barriers that were made after all that led to these events and to those of earlier batches, and before anything
-    /// that later batches will tell. To be removed once the events have been carried out.
-    pub barriers: Vec<PathBuf>,
-    /// What is wrong now and was not before: to be logged, once.
-    pub new_problems: Vec<Problem>,
-}
 
 /// Follows a directory.
 #[derive(Debug)]
@@ -136,7 +124,7 @@ impl DirSource {
                 }
                 () = tokio::time::sleep_until(self.check_at) => self.handle(Changes { check: true, ..Changes::default() }),
             };
-            let Batch { events, barriers, new_problems } = &batch;
+            let Batch { events, barriers, new_problems, .. } = &batch;
             if !(events.is_empty() && barriers.is_empty() && new_problems.is_empty()) || version != self.problem_version
             {
                 return batch;
@@ -218,7 +206,7 @@ impl DirSource {
         barriers.append(&mut self.waiting);
         barriers.sort_unstable();
         barriers.dedup();
-        Batch { events: batch.events, barriers, new_problems }
+        Batch { events: batch.events, barriers, new_problems, ..Batch::default() }
     }
 
     fn settle(&mut self) -> Settled {
@@ -375,15 +363,4 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("not a regular file"));
     }
     fs::read(path)
-}
-
-fn list_barriers(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut barriers = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if queue::is_barrier(&entry.file_name()) && entry.file_type()?.is_dir() {
-            barriers.push(entry.path());
-        }
-    }
-    Ok(barriers)
 }

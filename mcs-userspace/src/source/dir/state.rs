@@ -4,15 +4,14 @@
 //! in memory once. The price: when an object's file goes and another file has the object too, that one must be read
 //! again, which [`Settled::reread`] asks for.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 
 use crate::manifest::{self, Counts, Interner, Parsed};
 use crate::model::{Event, Object, ObjectId, Unread};
 use crate::problem::{Problem, Severity};
+use crate::source::digest;
 
 /// The state of a directory of manifests.
 ///
@@ -165,7 +164,7 @@ impl DirState {
 
     /// Takes in what a file holds now. Returns its problems.
     fn take(&mut self, name: &Arc<str>, file: &mut File, parsed: Parsed) -> Vec<Problem> {
-        let Parsed { objects, broken, idle: _, unidentified, mut problems, counts } = parsed;
+        let Parsed { objects, broken, idle: _, unidentified, mut problems, counts, changed_at: _ } = parsed;
         file.counts = counts;
         file.was_read |= !unidentified;
         file.unread.clear();
@@ -249,11 +248,4 @@ impl DirState {
             self.shadowed.insert((id.clone(), Arc::clone(other)), problem);
         }
     }
-}
-
-/// Tells one form of an object from another. The hash has no random key: 2⁻⁶⁴ is the chance to miss one change.
-fn digest(object: &Object) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    object.hash(&mut hasher);
-    hasher.finish()
 }

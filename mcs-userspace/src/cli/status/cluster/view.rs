@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{MOST, count};
+use crate::apiserver::server_trouble;
 use crate::clusterset::controller::{Held, MemberReport};
 use crate::clusterset::event::Kind;
 use crate::clusterset::local::SYSTEM_NAMESPACE;
-use crate::controller::status::server_trouble;
 
 /// The part of the leader's report that is shown; what a newer or older controller says besides is in the JSON.
 #[derive(Deserialize, Default)]

@@ -7,40 +7,40 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(200);
 
 /// The longest pause: everything converges within seconds of an API server's return, however long it was away.
-pub(super) const MOST: Duration = Duration::from_secs(5);
+pub(crate) const MOST: Duration = Duration::from_secs(5);
 
-/// Doubling pauses with jitter, so that many controllers do not come back at once.
+/// Doubling pauses with jitter, so that many clients do not come back at once.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     next: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { next: FIRST }
     }
 
     /// The pause before the next try: between half of what was doubled so far and all of it.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(MOST);
         jittered(pause)
     }
 
     /// It worked: start over.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = FIRST;
     }
 }
 
 /// Between half of `pause` and all of it.
-pub(super) fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     let share = (random() >> 40) as f64 / f64::from(1u32 << 24);
     pause.mul_f64(0.5 + share / 2.0)
 }
 
 /// 64 bits that no other process, and no other call, has.
-pub(super) fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(std::time::Instant::now())
 }
 

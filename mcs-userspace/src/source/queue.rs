@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use super::is_manifest;
+use super::dir::is_manifest;
 
 /// An event as the queue holds it.
 pub(super) type RawEvent<'a> = inotify::Event<&'a OsStr>;
@@ -76,8 +76,20 @@ impl Changes {
 }
 
 /// Whether a directory of this name is a barrier.
-pub(super) fn is_barrier(name: &OsStr) -> bool {
+fn is_barrier(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"sync-")
+}
+
+/// The barriers that are there.
+pub(super) fn list_barriers(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut barriers = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if is_barrier(&entry.file_name()) && entry.file_type()?.is_dir() {
+            barriers.push(entry.path());
+        }
+    }
+    Ok(barriers)
 }
 
 /// An inotify instance in the runtime.

@@ -16,15 +16,16 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use kube::api::{Api, DynamicObject, ListParams, WatchEvent, WatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use kube::Client;
+use kube::api::{DynamicObject, ListParams, Request, WatchEvent, WatchParams};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::backoff::Backoff;
-use super::convert::parse_version;
-use super::kinds::Place;
-use super::server::{REQUEST, Reach, Server, Troubles, chain};
-
-/// Objects in one page of a list.
-const PAGE: u32 = 500;
+use super::place::Place;
+use super::server::{REQUEST, Reach, Server, chain};
+use super::troubles::Troubles;
 
 /// How long a page may take.
 const LIST: Duration = Duration::from_secs(15);
@@ -36,20 +37,41 @@ const SLACK: Duration = Duration::from_secs(5);
 /// Events that are handed on together, if they are there already.
 const CHUNK: usize = 512;
 
+/// An object as a watch hands it on.
+pub(crate) trait Watched: Clone + DeserializeOwned + Send + 'static {
+    /// Objects in one page of a list.
+    const PAGE: u32 = 500;
+
+    /// `metadata.resourceVersion`, 0 if it is no number.
+    fn version(&self) -> u64;
+}
+
+impl Watched for DynamicObject {
+    fn version(&self) -> u64 {
+        parse_version(self.metadata.resource_version.as_deref()).unwrap_or_default()
+    }
+}
+
+/// A resourceVersion as the number that it is by the API's rules since Kubernetes 1.35, and always was where etcd is the
+/// store.
+pub(crate) fn parse_version(text: Option<&str>) -> Option<u64> {
+    text?.parse().ok()
+}
+
 /// What was seen.
 #[derive(Debug)]
-pub(super) enum Sight {
+pub(crate) enum Sight<K> {
     ListStarted,
-    Applied(DynamicObject),
+    Applied(K),
     /// On a live watch.
-    Deleted(DynamicObject),
+    Deleted(K),
     /// The list is complete, and had this version.
     Listed(u64),
     Interrupted,
 }
 
 /// Who is told what a watch sees.
-pub(super) trait Listener: Send {
+pub(crate) trait Listener<K>: Send {
     /// Asks what has to be known before a list, and what has to be known before deletions are believed.
     ///
     /// # Errors
@@ -57,7 +79,18 @@ pub(super) trait Listener: Send {
     fn look_around(&mut self, reach: &Reach) -> impl Future<Output = Result<(), kube::Error>> + Send;
 
     /// Hears of something. False when nobody listens any more.
-    fn hear(&mut self, sight: Sight) -> impl Future<Output = bool> + Send;
+    fn hear(&mut self, sight: Sight<K>) -> impl Future<Output = bool> + Send;
+}
+
+/// A page of a list. `kube`'s own type reads each page twice over, and cannot hand on an object's text.
+#[derive(Deserialize)]
+#[serde(bound = "K: DeserializeOwned")]
+struct Page<K> {
+    #[serde(default)]
+    metadata: ListMeta,
+    /// `null` where there are none, of an API server that is written in Go.
+    #[serde(default)]
+    items: Option<Vec<K>>,
 }
 
 /// Why a watch, or what should have become one, is over.
@@ -86,28 +119,27 @@ impl From<kube::Error> for End {
 }
 
 /// Follows everything at `place` until nobody listens.
-pub(super) async fn follow(
+pub(crate) async fn follow<K: Watched>(
     what: String,
     place: Place,
     mut server: Server,
-    mut listener: impl Listener,
+    mut listener: impl Listener<K>,
     troubles: Troubles,
 ) {
     let mut backoff = Backoff::new();
     let mut from: Option<u64> = None;
     while let Some(reach) = server.known().await {
-        let api = place.api(reach.client.clone());
         let version = match from.take() {
             Some(version) => Ok(version),
-            None => list(&what, &place, &api, &reach, &mut listener, &troubles).await,
+            None => list(&what, &place, &reach, &mut listener, &troubles).await,
         };
         let began = Instant::now();
         let end = match version {
-            Ok(version) => watch(&place, &api, &reach, version, &mut server, &mut listener).await,
+            Ok(version) => watch(&place, &reach, version, &mut server, &mut listener).await,
             Err(end) => end,
         };
         let end = match end {
-            End::Expired(version) => match newest(&api).await {
+            End::Expired(version) => match newest(&place, &reach.client).await {
                 Ok(newest) if newest >= version => {
                     from = Some(version);
                     continue;
@@ -137,12 +169,11 @@ pub(super) async fn follow(
 }
 
 /// Lists everything, page by page; the version of the list.
-async fn list(
+async fn list<K: Watched>(
     what: &str,
     place: &Place,
-    api: &Api<DynamicObject>,
     reach: &Reach,
-    listener: &mut impl Listener,
+    listener: &mut impl Listener<K>,
     troubles: &Troubles,
 ) -> Result<u64, End> {
     within(REQUEST, listener.look_around(reach)).await?;
@@ -152,14 +183,15 @@ async fn list(
     let mut params = ListParams {
         label_selector: place.labels.clone(),
         field_selector: place.fields.clone(),
-        limit: Some(PAGE),
+        limit: Some(K::PAGE),
         ..ListParams::default()
     };
     loop {
-        let page = within(LIST, api.list(&params)).await?;
+        let request = Request::new(place.path()).list(&params).map_err(kube::Error::BuildRequest)?;
+        let page: Page<K> = within(LIST, reach.client.request(request)).await?;
         let version = parse_version(page.metadata.resource_version.as_deref())
             .ok_or_else(|| End::Failed("a list has no resourceVersion".to_owned()))?;
-        for object in page.items {
+        for object in page.items.unwrap_or_default() {
             if !listener.hear(Sight::Applied(object)).await {
                 return Err(End::Unheard);
             }
@@ -173,20 +205,21 @@ async fn list(
 }
 
 /// The version of everything now.
-async fn newest(api: &Api<DynamicObject>) -> Result<u64, End> {
-    let page = within(REQUEST, api.list_metadata(&ListParams::default().limit(1))).await?;
+async fn newest(place: &Place, client: &Client) -> Result<u64, End> {
+    let params = ListParams { field_selector: place.fields.clone(), ..ListParams::default().limit(1) };
+    let request = Request::new(place.path()).list_metadata(&params).map_err(kube::Error::BuildRequest)?;
+    let page: Page<IgnoredAny> = within(REQUEST, client.request(request)).await?;
     parse_version(page.metadata.resource_version.as_deref())
         .ok_or_else(|| End::Failed("a list has no resourceVersion".to_owned()))
 }
 
 /// Hands on what happens from `version` on.
-async fn watch(
+async fn watch<K: Watched>(
     place: &Place,
-    api: &Api<DynamicObject>,
     reach: &Reach,
     mut version: u64,
     server: &mut Server,
-    listener: &mut impl Listener,
+    listener: &mut impl Listener<K>,
 ) -> End {
     let params = WatchParams {
         label_selector: place.labels.clone(),
@@ -196,7 +229,11 @@ async fn watch(
         ..WatchParams::default()
     };
     let began = Instant::now();
-    let stream = match within(REQUEST, api.watch(&params, &version.to_string())).await {
+    let request = match Request::new(place.path()).watch(&params, &version.to_string()) {
+        Ok(request) => request,
+        Err(error) => return kube::Error::BuildRequest(error).into(),
+    };
+    let stream = match within(REQUEST, reach.client.request_events::<K>(request)).await {
         Ok(stream) => stream,
         Err(end) => return end,
     };
@@ -221,11 +258,11 @@ async fn watch(
         for event in chunk {
             let sight = match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                    version = super::convert::version(&object).max(version);
+                    version = object.version().max(version);
                     Sight::Applied(object)
                 }
                 Ok(WatchEvent::Deleted(object)) => {
-                    version = super::convert::version(&object).max(version);
+                    version = object.version().max(version);
                     Sight::Deleted(object)
                 }
                 Ok(WatchEvent::Bookmark(bookmark)) => {

@@ -4,6 +4,7 @@
 //!  connect(VIP:port)
 //!      │ inside a ClusterSet CIDR? (.rodata)                       no ─► untouched, no map was read
 //!      ▼
+//!  mcs_hints      ARRAY  [hash of Frontend] = service index, perhaps: what it leads to is compared
 //!  mcs_frontends  HASH   Frontend ─► service index                 none ─► untouched
 //!      ▼
 //!  mcs_services   ARRAY  [index] = ServiceRow { word, frontend, … } word = base + count + flags, one atomic store
@@ -25,6 +26,7 @@
 //! What a reader may rely on, always, between any two stores of the agent:
 //! * a frontend in `mcs_frontends` leads to a row that is complete; the row's own `frontend` tells whether it is still
 //!   the one that was looked up, because hash elements and indexes are recycled;
+//! * a row that names a frontend is complete, whether that is in `mcs_frontends` already or no longer: hints lead there;
 //! * the block that a `word` names is complete, and stays until a grace period after the word was replaced;
 //! * an id together with its generation names one thing for ever: a row with another generation is another thing.
 //!
@@ -139,6 +141,29 @@ impl Frontend {
     pub const fn new(addr: Addr, port_be: PortBe, protocol: u8) -> Self {
         Self { addr, port_be, protocol, zero: [0; 5] }
     }
+
+    /// As programs hold and compare it; the last word, with the protocol, is 0 in no frontend.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u64; 3] {
+        let [a, b, c, d] = self.addr.words_be;
+        let last = self.port_be.0 as u64 | (self.protocol as u64) << 16;
+        [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32, last]
+    }
+}
+
+/// `mcs_hints` has 2 to this power rows.
+pub const HINT_BITS: u32 = 15;
+
+/// Where the hint of a frontend lies, by its words: multiplications that do not wait for each other.
+#[inline(always)]
+#[must_use]
+pub const fn hint(words: [u64; 3]) -> u32 {
+    let [high, low, last] = words;
+    let mixed = high.wrapping_mul(0xc4ce_b9fe_1a85_ec53)
+        ^ low.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ last.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (mixed >> (64 - HINT_BITS)) as u32
 }
 
 /// One of `mcs_services`. 64 bytes, a cache line.

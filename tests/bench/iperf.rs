@@ -11,8 +11,6 @@ use mcs_tests::child::{Child, find_program};
 use mcs_tests::identity::Protocol;
 use serde_json::Value;
 
-use crate::network::IPERF_PORT;
-
 /// How long a server that has just started, or has just ended a test, may refuse.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -22,10 +20,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(pod: &Pod) -> Result<Self> {
+    pub(crate) fn start(pod: &Pod, port: u16) -> Result<Self> {
         ensure!(find_program("iperf3").is_some(), "iperf3: not found in PATH: cargo xtask setup --for bench");
         let mut command = Command::new("iperf3");
-        command.args(["-s", "-p", &IPERF_PORT.to_string()]);
+        command.args(["-s", "-p", &port.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self { _child: pod.spawn(command)? })
     }

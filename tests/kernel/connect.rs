@@ -2,6 +2,8 @@
 
 use std::net::{SocketAddr, TcpStream};
 
+use mcs_ebpf::{Addr, Frontend, PortBe, TCP};
+use mcs_tests::Family;
 use mcs_tests::identity::{Connection, Protocol};
 use mcs_tests::manifest::{self, ServiceImport};
 use mcs_tests::require_root;
@@ -131,6 +133,42 @@ fn only_a_straight_reconnect_to_the_very_same_backend_still_shows_the_frontend()
                 assert_eq!(dial(Protocol::Tcp, direct), (backend.name().to_owned(), direct));
             });
         }
+    }
+}
+
+/// A number of a service whose TCP frontend has the same hint as that of number 1.
+fn twin(family: Family) -> u16 {
+    let hint = |number| {
+        let to = crate::world::vip(family, number);
+        mcs_ebpf::hint(Frontend::new(Addr::from(to.ip()), PortBe::new(to.port()), TCP).words())
+    };
+    (2..u16::MAX).find(|number| hint(*number) == hint(1)).expect("the addresses' hashes have a collision")
+}
+
+#[test]
+fn frontends_that_share_a_hint_are_told_apart_and_one_that_went_leaves_none() {
+    require_root!();
+    let world = World::web();
+    let backends = world.backends();
+    for (kind, family) in [(Kind::V4, Family::V4), (Kind::V6, Family::V6)] {
+        let twin = twin(family);
+        world.put("twin", &manifest::service("twin", vips(twin), PORT, OTHER_TARGET, backends.iter().copied().take(1)));
+        let (first, second) = (kind.vip(1), kind.vip(twin));
+        let alternate = || {
+            for _ in 0..16 {
+                assert_eq!(world.client().run(|| dial(Protocol::Tcp, first).1), first);
+                let reached = world.client().run(|| dial(Protocol::Tcp, second));
+                assert_eq!(reached, (backends[0].name().to_owned(), second));
+            }
+        };
+        alternate();
+        world.remove("twin");
+        let error = world.client().run(|| try_dial(Protocol::Tcp, second)).unwrap_err();
+        assert!(is_unreachable(&error), "{second}: {error}");
+        assert_eq!(world.client().run(|| dial(Protocol::Tcp, first).1), first);
+        world.put("twin", &manifest::service("twin", vips(twin), PORT, OTHER_TARGET, backends.iter().copied().take(1)));
+        alternate();
+        world.remove("twin");
     }
 }
 

@@ -8,11 +8,11 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::SockAddrContext;
 use mcs_ebpf::{
-    AffinityEntry, AffinityKey, Frontend, MemberRef, MemberRow, ServiceRow, ServiceWord, Slot, SlotIds, pick,
+    AffinityEntry, AffinityKey, Frontend, MemberRef, MemberRow, ServiceRow, ServiceWord, Slot, SlotIds, hint, pick,
 };
 
 use super::context::{Peer, config};
-use super::maps::{AFFINITY, COUNTERS, DRAWS, FRONTENDS, MEMBERS, SERVICES, SLOTS};
+use super::maps::{AFFINITY, COUNTERS, DRAWS, FRONTENDS, HINTS, MEMBERS, SERVICES, SLOTS};
 
 /// A service that a frontend led to.
 #[derive(Clone, Copy)]
@@ -31,18 +31,28 @@ pub(crate) struct Chosen {
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The service of a frontend. The row is compared with what was looked up, as the hash element may have been another
-/// frontend's between finding it and reading it; one more look-up then gives what is true now.
+/// The service of a frontend: where the last look-up of its hash led, if that is it, which saves the look-up; else by
+/// `mcs_frontends`. Each row is compared with what was looked up: a hint may be another frontend's, and the hash element
+/// may have been another's between finding it and reading it; one more look-up then gives what is true now.
 #[inline(always)]
 pub(crate) fn find(frontend: &Frontend) -> Option<Service> {
-    match find_once(frontend) {
-        Found::Service(service) => Some(service),
-        Found::Nothing => None,
-        Found::Recycled => match find_once(frontend) {
-            Found::Service(service) => Some(service),
-            Found::Nothing | Found::Recycled => None,
-        },
+    let hint = HINTS.get_ptr_mut(hint(words(frontend)))?;
+    // SAFETY: a row of an array.
+    let index = unsafe { core::ptr::read_volatile(hint) };
+    if let Some(service) = is_at(index, frontend) {
+        return Some(service);
     }
+    let service = match find_once(frontend) {
+        Found::Service(service) => service,
+        Found::Nothing => return None,
+        Found::Recycled => match find_once(frontend) {
+            Found::Service(service) => service,
+            Found::Nothing | Found::Recycled => return None,
+        },
+    };
+    // SAFETY: an aligned word of an array's row; whoever writes last is as right as any.
+    unsafe { core::ptr::write_volatile(hint, service.index) };
+    Some(service)
 }
 
 enum Found {
@@ -53,19 +63,29 @@ enum Found {
 
 #[inline(always)]
 fn find_once(frontend: &Frontend) -> Found {
-    // SAFETY: the value may be recycled under our hands; the comparison below catches it.
+    // SAFETY: the value may be recycled under our hands; the comparison catches it.
     let Some(&index) = (unsafe { FRONTENDS.get(frontend) }) else { return Found::Nothing };
-    let Some(row) = SERVICES.get_ptr(index) else { return Found::Nothing };
-    // SAFETY: a row of an array; its words are read one by one, each of them atomic. Both sides are three aligned words.
+    is_at(index, frontend).map_or(Found::Recycled, Found::Service)
+}
+
+#[inline(always)]
+fn words(frontend: &Frontend) -> [u64; 3] {
+    // SAFETY: a frontend is three aligned words.
+    unsafe { *(&raw const *frontend).cast::<[u64; 3]>() }
+}
+
+/// The service of this index, if it serves this frontend.
+#[inline(always)]
+fn is_at(index: u32, frontend: &Frontend) -> Option<Service> {
+    let row = SERVICES.get_ptr(index)?;
+    let ours = words(frontend);
+    // SAFETY: a row of an array; its words are read one by one, each of them atomic. The frontend is three aligned words.
     let (is_it, generation) = unsafe {
-        let (theirs, ours) = ((&raw const (*row).frontend).cast::<u64>(), (&raw const *frontend).cast::<u64>());
-        let differ = (*theirs ^ *ours) | (*theirs.add(1) ^ *ours.add(1)) | (*theirs.add(2) ^ *ours.add(2));
+        let theirs = (&raw const (*row).frontend).cast::<u64>();
+        let differ = (*theirs ^ ours[0]) | (*theirs.add(1) ^ ours[1]) | (*theirs.add(2) ^ ours[2]);
         (differ == 0, (*row).generation)
     };
-    if !is_it {
-        return Found::Recycled;
-    }
-    Found::Service(Service { index, generation, row })
+    if is_it { Some(Service { index, generation, row }) } else { None }
 }
 
 /// A backend for a new flow, and its counters; none if the service has none, which counts as a refusal.

@@ -23,6 +23,11 @@ pub(crate) static CONFIG: Config = Config {
 #[map(name = "mcs_frontends")]
 pub(crate) static FRONTENDS: HashMap<Frontend, u32> = HashMap::with_max_entries(1 << 16, 0);
 
+/// Indexes of services that programs found before, by the frontends' hashes: each is compared with what it leads to, so it
+/// may be anybody's or long gone. A program's own, never pinned.
+#[map(name = "mcs_hints")]
+pub(crate) static HINTS: Array<u32> = Array::with_max_entries(1 << mcs_ebpf::HINT_BITS, 0);
+
 #[map(name = "mcs_services")]
 pub(crate) static SERVICES: Array<ServiceRow> = Array::with_max_entries(1 << 16, MMAPABLE);
 

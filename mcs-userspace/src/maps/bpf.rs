@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
 
 use aya::maps::{HashMap, MapData, MapError as AyaMapError};
 use mcs_ebpf::{Frontend, MemberRow, Name, ServiceName, ServiceRow, Slot, SourceRow, map};
@@ -178,7 +179,7 @@ impl Maps for BpfMaps {
             Op::Member { id, row } => self.write_member(*id, row),
             Op::MemberState { id, state } => self.members.store_u8(*id, offset_of!(MemberRow, state), *state),
             Op::Block { base, slots } => slots.iter().zip(*base..).all(|(slot, index)| self.slots.write(index, slot)),
-            Op::Service { index, row } => self.services.write(*index, row),
+            Op::Service { index, row } => write_service(&mut self.services, *index, row),
             Op::Name { index, name } => self.names.write(*index, name),
             Op::ServiceDetails { index, affinity_secs, ready, total } => {
                 self.services.store_u32(*index, offset_of!(ServiceRow, affinity_secs), *affinity_secs)
@@ -217,6 +218,20 @@ impl Maps for BpfMaps {
     fn grace(&mut self) -> Result<(), MapError> {
         super::grace::wait().map_err(|source| MapError::Grace { source })
     }
+}
+
+/// A hint may lead to a row at any time, so a row that names a frontend must be complete: its frontend goes first and comes
+/// last, and the last of its three words, which is 0 in none, decides.
+fn write_service(services: &mut Mapped<ServiceRow>, index: u32, row: &ServiceRow) -> bool {
+    const FRONTEND: usize = offset_of!(ServiceRow, frontend);
+    let [high, low, last] = row.frontend.words();
+    let gone = services.store_u64(index, FRONTEND + 16, 0);
+    fence(Ordering::SeqCst);
+    gone && services.write(index, &ServiceRow { frontend: Frontend::default(), ..*row })
+        && (row.frontend == Frontend::default()
+            || services.store_u64(index, FRONTEND, high)
+                && services.store_u64(index, FRONTEND + 8, low)
+                && services.store_u64(index, FRONTEND + 16, last))
 }
 
 fn frontend_error(op: &'static str, frontend: Frontend, error: AyaMapError) -> MapError {

@@ -78,7 +78,7 @@ pub(crate) fn run(size: Size) -> Result<Found> {
     };
     let network = Network::build(3)?;
     let _requests = requests::Server::start(network.server(), RATE_PORT)?;
-    let _iperf = iperf::Server::start(network.server())?;
+    let _iperf = iperf::Server::start(network.server(), IPERF_PORT)?;
     let mut found = Found::default();
     for step in steps(size) {
         measure(&network, &step, &effort, &mut found)?;

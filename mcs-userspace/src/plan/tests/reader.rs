@@ -42,11 +42,13 @@ impl Reader {
             let before = self.services.insert((*index, row.generation), row.frontend);
             assert!(before.is_none(), "service {index} means another in the same generation");
         }
-        for (frontend, index) in &maps.frontends {
-            let who = allowed.get(frontend).unwrap_or_else(|| panic!("{frontend:?} is nobody's, after {op:?}"));
-            flows(maps, *frontend, *index, |found| {
-                assert!(who.contains(found), "{found:?} is not wanted, after {op:?}")
-            });
+        // A program finds a row by the hash or by a hint, which may lead to whatever row names the frontend.
+        let named = (0..).zip(&maps.services).filter(|(_, row)| row.frontend != Frontend::default());
+        let hinted = named.map(|(index, row)| (row.frontend, index));
+        let found = maps.frontends.iter().map(|(frontend, index)| (*frontend, *index));
+        for (frontend, index) in found.chain(hinted) {
+            let who = allowed.get(&frontend).unwrap_or_else(|| panic!("{frontend:?} is nobody's, after {op:?}"));
+            flows(maps, frontend, index, |found| assert!(who.contains(found), "{found:?} is not wanted, after {op:?}"));
         }
     }
 }

@@ -136,9 +136,12 @@ struct Lists {
     complete: bool,
     /// It is one of the API server and the CRD as they are: their UIDs are the same since before it began.
     current: bool,
-    /// resourceVersion of the last one, or of an object seen since.
+    /// resourceVersion of the last one.
     last: u64,
-    /// The highest one by which lists are believed.
+    /// The highest one of it, and of objects seen since. A measure for the next list: after a list that went back, what is
+    /// written next may well be newer than all that was known.
+    since: u64,
+    /// The highest one from before it, by which it is believed.
     highest: u64,
 }
 
@@ -164,7 +167,7 @@ impl Brake {
     #[must_use]
     pub fn mark(&self) -> SourceMark {
         SourceMark {
-            resource_version: self.lists.get(&Kind::Exports).map_or(0, |lists| lists.highest),
+            resource_version: self.lists.get(&Kind::Exports).map_or(0, |lists| lists.highest.max(lists.since)),
             holding: self.holding(),
             ..self.known.clone()
         }
@@ -194,6 +197,7 @@ impl Brake {
         let lists = self.lists.entry(kind).or_default();
         lists.complete = false;
         lists.current = true;
+        lists.highest = lists.highest.max(lists.since);
     }
 
     /// A watch broke: whatever comes next may be another content. Watches of one server break together and are made again
@@ -207,14 +211,14 @@ impl Brake {
         let lists = self.lists.entry(kind).or_default();
         lists.complete = true;
         lists.last = resource_version;
-        lists.highest = lists.highest.max(resource_version);
+        lists.since = resource_version;
     }
 
     /// An object of this version was seen. A list of an earlier version, if it lacks the object, lacks it for that reason.
     pub fn applied(&mut self, kind: Kind, resource_version: u64) {
         let lists = self.lists.entry(kind).or_default();
-        lists.last = lists.last.max(resource_version);
-        lists.highest = lists.highest.max(resource_version);
+        let known = if lists.complete { &mut lists.since } else { &mut lists.highest };
+        *known = resource_version.max(*known);
     }
 
     /// A published export's ServiceExport or Service was seen deleted on a live watch.

@@ -128,6 +128,24 @@ fn a_server_that_went_back_is_judged_when_all_its_lists_came_again() {
 }
 
 #[test]
+fn what_is_new_does_not_hide_that_a_list_went_back() {
+    let mut brake = settled();
+    for kind in Brake::KINDS {
+        brake.interrupted(kind);
+    }
+    brake.list_started(Kind::Exports);
+    brake.listed(Kind::Exports, 50);
+    brake.applied(Kind::Exports, 110);
+    assert_eq!(brake.mark().resource_version, 110);
+    for kind in [Kind::Services, Kind::SourceSlices] {
+        brake.list_started(kind);
+        brake.listed(kind, 110);
+    }
+    assert_eq!(brake.decide(3, &exports(&["a"])), BTreeMap::new());
+    assert_eq!(reasons(&brake), ["ResourceVersionWentBack"]);
+}
+
+#[test]
 fn whatever_the_numbers_another_uid_of_the_crd_holds() {
     let mut brake = settled();
     brake.crd(present("another"));

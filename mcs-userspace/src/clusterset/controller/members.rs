@@ -242,13 +242,21 @@ impl Controller {
         self.broker_settled() && self.sink_known() && self.unreserved.is_empty() && self.unpublished.is_empty()
     }
 
+    /// The broker has what this process knows of its API server. As long as it has not, a process that comes after this one
+    /// takes an API server that went back to before the last export for one that is believed.
+    fn mark_is_told(&self) -> bool {
+        let lease = self.identity.as_ref().and_then(|of| self.broker.leases.get(&of.cluster));
+        lease.is_some_and(|lease| lease.statement.source == self.brake.mark())
+    }
+
     /// When the lease is to be renewed.
     pub(super) fn next_renewal(&self) -> Option<Now> {
         if !self.may_renew() {
             return None;
         }
         let every = self.settings.timings.renew;
-        let pause = if self.all_reserved() == self.said_reserved { every } else { every / 5 };
+        let news = self.all_reserved() != self.said_reserved || !self.mark_is_told();
+        let pause = if news { every / 5 } else { every };
         let due = self.renewed.map_or(Now::ZERO, |at| at + pause);
         // Otherwise the wait for an answer says when.
         (!self.writes.blocked(&(Kind::Leases, ObjectKey::new("", super::super::record::LEASE)), self.now))

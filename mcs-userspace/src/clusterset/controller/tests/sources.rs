@@ -212,3 +212,18 @@ fn a_slice_that_goes_is_emptied_first() {
     assert_eq!(world.backends(1), ["a:10.1.0.1"]);
     assert_eq!(world.slices(1).len(), 1);
 }
+
+#[test]
+fn what_was_just_exported_outlives_an_api_server_that_went_back_and_the_process_that_saw_it() {
+    let mut world = World::new(2);
+    let backup = world.clusters[0].server.clone();
+    world.export(0, "shop/cart", 5, &["10.1.0.1"]);
+    world.run(1);
+    assert_eq!(world.backends(1), ["a:10.1.0.1"]);
+    world.clusters[0].alive = false;
+    world.clusters[0].server = backup;
+    world.start(0);
+    world.run(6);
+    assert_eq!(world.backends(1), ["a:10.1.0.1"], "nobody deleted it");
+    assert_eq!(world.clusters[0].controller.report(world.now).held.len(), 1);
+}

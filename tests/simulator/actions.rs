@@ -30,6 +30,7 @@ pub(crate) enum Action {
     Relist,
     Freeze,
     Partition,
+    PartitionMost,
     Kill,
     KillMember,
     MemberDown,
@@ -47,6 +48,9 @@ pub(crate) enum Action {
     Skew,
     LongPause,
 }
+
+/// How long most members are cut off at once.
+const MOST_ARE_SILENT: Duration = Duration::from_secs(85);
 
 /// What users do always happens.
 const USERS: &[(usize, Action)] = &[
@@ -84,6 +88,7 @@ const FATE: &[(usize, Action)] = &[
     (2, Action::Skew),
     (1, Action::LongPause),
     (1, Action::Approve),
+    (1, Action::PartitionMost),
 ];
 
 /// The actions of a seed, with their weights.
@@ -185,6 +190,15 @@ impl World {
                 self.cut();
                 self.disturb(member, lasting);
                 self.later(lasting, Task::Link { member });
+            }
+            Action::PartitionMost => {
+                // All others: to this one they fall silent at once, and for longer than it takes to be dead.
+                for other in (0..self.members.len()).filter(|other| *other != member) {
+                    self.members[other].linked = false;
+                    self.disturb(other, MOST_ARE_SILENT);
+                    self.later(MOST_ARE_SILENT, Task::Link { member: other });
+                }
+                self.cut();
             }
             Action::Kill => {
                 if let Some(process) = self.leader(member) {
@@ -393,7 +407,12 @@ impl World {
 
     /// `mcs approve-withdrawal`: what is held then may go.
     pub(crate) fn approve(&mut self, member: usize) {
-        if !self.members[member].up {
+        // To approve while a membership property is missing is to leave, which has an action of its own.
+        let whole = |process: &usize| {
+            let told = &self.processes[*process].told;
+            told.properties.len() == 2 && !matches!(told.crds.get(&Kind::Properties), Some(CrdState::Gone))
+        };
+        if !self.members[member].up || !self.members[member].processes.iter().all(whole) {
             return;
         }
         self.members[member].lost.clear();

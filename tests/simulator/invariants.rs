@@ -139,7 +139,10 @@ impl World {
             return;
         }
         let (cluster, who) = (old.cluster.clone(), self.who(process));
-        let cut = self.members[member].cut.is_some_and(|cut| self.now >= cut + SETTLE);
+        // What it heard before it was cut off, it may write as soon as its own API server lets it.
+        let here = &self.members[member];
+        let wrote = here.up && self.now >= here.up_from + SETTLE;
+        let cut = wrote && here.cut.is_some_and(|cut| self.now >= cut + SETTLE);
         if cut && source != member && self.constant(member, &service) {
             return self.violate(format!("{who} takes {gone:?} of {cluster} from {service} and is cut off"));
         }

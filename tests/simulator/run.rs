@@ -88,7 +88,7 @@ impl Plan {
             if self.only.as_ref().is_none_or(|only| only.contains(&step)) {
                 world.act(action, &mut random);
                 let pause = match random.below(100) {
-                    _ if action == Action::LongPause => random.millis(60_000..90_000),
+                    _ if matches!(action, Action::LongPause | Action::PartitionMost) => random.millis(60_000..90_000),
                     0 => random.millis(5_000..20_000),
                     1..20 => random.millis(300..2_000),
                     _ => random.millis(0..300),

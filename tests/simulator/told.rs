@@ -18,6 +18,8 @@ pub(crate) struct Told {
     /// The member's own ServiceExports, and its Services that can be exported.
     pub(crate) own: BTreeMap<ObjectKey, Own>,
     pub(crate) crds: BTreeMap<Kind, CrdState>,
+    /// The ClusterProperties that it knows.
+    pub(crate) properties: BTreeSet<ObjectKey>,
     /// What a list that is under way has delivered.
     listing: BTreeMap<Kind, BTreeSet<ObjectKey>>,
 }
@@ -51,6 +53,7 @@ impl Told {
                 self.members.insert(key.name.to_string(), !spec.revoked);
             }
             Object::Export(_) => self.own.entry(key.clone()).or_default().export = true,
+            Object::Property(_) => _ = self.properties.insert(key.clone()),
             Object::Service(service) => {
                 let exportable = matches!(service, Service::Exportable(_));
                 self.own.entry(key.clone()).or_default().service = exportable;
@@ -59,7 +62,6 @@ impl Told {
             | Object::SourceSlice(_)
             | Object::Import(_)
             | Object::ImportedSlice(_)
-            | Object::Property(_)
             | Object::ClusterSet(..)
             | Object::Reservation(..)
             | Object::SliceRecord(..)
@@ -74,12 +76,12 @@ impl Told {
                 self.members.insert(key.name.to_string(), false);
             }
             Kind::Exports => self.own.entry(key.clone()).or_default().export = false,
+            Kind::Properties => _ = self.properties.remove(key),
             Kind::Services => self.own.entry(key.clone()).or_default().service = false,
             Kind::Namespaces
             | Kind::SourceSlices
             | Kind::Imports
             | Kind::ImportedSlices
-            | Kind::Properties
             | Kind::ClusterSets
             | Kind::Reservations
             | Kind::ExportRecords

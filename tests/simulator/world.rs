@@ -97,6 +97,8 @@ pub(crate) struct Member {
     pub(crate) cut: Option<Now>,
     /// Its own API server answers.
     pub(crate) up: bool,
+    /// Since when, if it does.
+    pub(crate) up_from: Now,
     pub(crate) joined: bool,
     pub(crate) leaving: bool,
     pub(crate) revoked: bool,
@@ -412,6 +414,7 @@ impl World {
             }
             Task::Up { member } => {
                 self.members[member].up = true;
+                self.members[member].up_from = self.now;
                 self.disturb(member, Duration::ZERO);
             }
             Task::BrokerUp => {
@@ -493,6 +496,7 @@ impl Member {
             processes: Vec::new(),
             linked: true,
             up: true,
+            up_from: Now::ZERO,
             cut: None,
             joined: false,
             leaving: false,

@@ -1,6 +1,7 @@
 //! What goes wrong, what the user then sees, and what stays: outages, losses, old backups, deletions that are none,
 //! wrong credentials, garbage. Each test has a ClusterSet of its own to break.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mcs_tests::client::{Change, Follow, Kind};
@@ -8,7 +9,7 @@ use mcs_tests::mcs::{Controller, init_broker, join_arguments};
 use mcs_tests::{mcs, require_api_server};
 use serde_json::{Value, json};
 
-use crate::objects::{addresses, export, label, service};
+use crate::objects::{addresses, export, label, port, service, with_ports};
 use crate::world::{Member, World, imported_slices};
 use crate::{QUIET, SOON};
 
@@ -509,4 +510,50 @@ fn another_leader_takes_over() {
     assert!(status.success(), "{status}");
     a.export(&namespace, &service(&namespace, "then"));
     b.import(&namespace, "then", "addressed", addressed);
+}
+
+/// What makes a process believe that it is earlier or later: the environment that `faketime` runs programs in.
+fn clock_off(by: &str) -> Vec<(&'static str, String)> {
+    let preload = Command::new("faketime").args(["-f", by, "printenv", "LD_PRELOAD"]).output();
+    let preload = preload.expect("faketime: not found: cargo xtask setup --for test");
+    let preload = String::from_utf8(preload.stdout).unwrap().trim().to_owned();
+    assert!(!preload.is_empty(), "faketime preloads nothing");
+    // Only what the clock on the wall says: how fast time goes is the same for all.
+    vec![("LD_PRELOAD", preload), ("FAKETIME", by.to_owned()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())]
+}
+
+#[test]
+fn clocks_that_are_twenty_minutes_apart_matter_to_nobody() {
+    require_api_server!();
+    let (world, namespace, service, _) = exporting();
+    let [a, b] = [&world.members[0], &world.members[1]];
+    let mut guards = [Guard::begin(a, &namespace), Guard::begin(b, &namespace)];
+    let _controllers = [(a, "-10m"), (b, "+10m")].map(|(member, by)| {
+        member.controller.kill9();
+        let clock = clock_off(by);
+        let clock: Vec<(&str, &str)> = clock.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Controller::with(&member.server, "elsewhen", &[], &clock).unwrap()
+    });
+    // Each sees the other renew, by its own clock, for longer than a member may be silent without being suspect.
+    let healthy = |report: &Value, other: &str| report["members"][other]["health"] == "healthy";
+    for (member, other) in [(a, b), (b, a)] {
+        status(member, "the other one is healthy", |report| healthy(report, &other.id));
+    }
+    let rolled = a.endpoints(&namespace, &service, &[3, 4]);
+    b.imported(&namespace, NAME, &rolled);
+    for guard in &mut guards {
+        guard.check(Duration::from_secs(12));
+    }
+    for (member, other) in [(a, b), (b, a)] {
+        status(member, "the other one is still healthy", |report| healthy(report, &other.id));
+    }
+    // Age decides conflicts, and API servers tell it: the controllers' clocks do not.
+    b.export(&namespace, &with_ports(service, &[port("tcp", "TCP", 43)]));
+    for member in [a, b] {
+        let export = member.exported(&namespace, NAME, "Conflict", "True");
+        let reason = mcs_tests::client::condition(&export, "Conflict").unwrap()["reason"].clone();
+        assert!(reason.as_str().is_some_and(|reason| reason.contains("PortConflict")), "{export}");
+    }
+    let import = b.import(&namespace, NAME, "there", |_| true);
+    assert_eq!(import["spec"]["ports"][0]["port"], 42, "{import}");
 }

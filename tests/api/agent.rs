@@ -1,8 +1,9 @@
 //! `mcs agent --source kube`: from objects on a real API server to a pod's connect. The agent runs in this machine's
 //! network namespace, where API servers listen, and serves the cgroup of a fleet's node.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +16,9 @@ use mcs_tests::{Family, Fleet, addresses, mcs, require_api_server, require_root}
 use serde_json::{Value, json};
 
 use crate::SOON;
+use crate::monitoring::{get, listens, sample, wait};
 use crate::objects::namespace;
 
-/// How often something that no watch tells is looked at.
-const POLL: Duration = Duration::from_millis(20);
 /// How long the API server is away.
 const OUTAGE: Duration = Duration::from_secs(20);
 /// What the servers in pods listen on, and what clients dial.
@@ -34,8 +34,24 @@ struct Stage {
 }
 
 impl Stage {
-    /// The agent runs, and knows nothing yet: no ConfigMap, no definition.
+    /// The agent runs with the rights of `deploy/` and no others, and knows nothing yet: no ConfigMap, no definition. Its
+    /// kubeconfig has an address where nobody is, and a flag the right one: as in a Pod of a cluster without kube-proxy.
     fn set() -> Self {
+        Self::with_kubeconfig(|server, client| {
+            client.apply_yaml(include_str!("../../deploy/base/rbac.yaml")).unwrap();
+            let request =
+                json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": null}});
+            let path = "/api/v1/namespaces/mcs-system/serviceaccounts/mcs-agent/token";
+            let answer = client.post(path, &request).unwrap();
+            let file = server.kubeconfig_with_token("agent", answer["status"]["token"].as_str().unwrap()).unwrap();
+            let text = fs::read_to_string(&file).unwrap().replace(&server.url(), "https://192.0.2.1:6443");
+            fs::write(&file, text).unwrap();
+            (file, vec!["--api-server".to_owned(), server.url()])
+        })
+    }
+
+    /// With what the agent is to be told of the API server: a kubeconfig, and further arguments.
+    fn with_kubeconfig(access: impl FnOnce(&ApiServer, &Client) -> (PathBuf, Vec<String>)) -> Self {
         let fleet = Fleet::builder().clusters(2).pods(2).build().unwrap();
         let servers = Server::start_in(fleet.pods_of("b"), PORT).unwrap();
         let server = ApiServer::start("a").unwrap();
@@ -43,8 +59,9 @@ impl Stage {
         for name in ["shop", "mcs-system"] {
             client.create(&namespace(name)).unwrap();
         }
-        let mut options = AgentOptions::kube(&fleet, fleet.node("a1"), server.kubeconfig());
-        options.arguments = vec!["--listen".to_owned(), "127.0.0.1:0".to_owned()];
+        let (kubeconfig, arguments) = access(&server, &client);
+        let mut options = AgentOptions::kube(&fleet, fleet.node("a1"), kubeconfig);
+        options.arguments = [vec!["--listen".to_owned(), "127.0.0.1:0".to_owned()], arguments].concat();
         let agent = Agent::start(&fleet, fleet.node("a1"), options).unwrap();
         Self { agent, server, client, _servers: servers, fleet }
     }
@@ -99,26 +116,9 @@ impl Stage {
         wait(&format!("{pod} answers at {}", vip(number)), || self.ask(number).is_ok_and(|name| name == pod));
     }
 
-    /// Where the agent listens, by its log.
-    fn listens(&self) -> SocketAddr {
-        let log = self.agent.log_text();
-        let line = log.lines().rfind(|line| line.contains("/livez")).expect("it says where it listens");
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        address.expect("address=…").parse().unwrap()
-    }
-
-    /// Asks the agent over HTTP: the status line and the body. Both are empty while it does not listen.
+    /// Asks the agent over HTTP.
     fn get(&self, path: &str) -> (String, String) {
-        let exchange = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(self.listens())?;
-            write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        let answer = exchange().unwrap_or_default();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+        get(listens(&self.agent.log_text()), path)
     }
 
     /// Waits until the agent is not ready and says this.
@@ -131,10 +131,9 @@ impl Stage {
         assert!(self.get("/livez").0.contains("200"));
     }
 
-    fn metric(&self, line: &str) -> f64 {
+    fn metric(&self, name: &str) -> f64 {
         let (_, body) = self.get("/metrics");
-        let value = body.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {line} in:\n{body}")).parse().unwrap()
+        sample(&body, name).unwrap_or_else(|| panic!("no {name} in:\n{body}"))
     }
 }
 
@@ -148,14 +147,6 @@ fn import(version: &str, name: &str, ips: &[&str]) -> Value {
 
 fn vip(number: u16) -> SocketAddr {
     SocketAddr::new(addresses::clusterset_ip(Family::V4, number), 80)
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + SOON;
-    while !done() {
-        assert!(Instant::now() < end, "not in {SOON:?}: {what}");
-        thread::sleep(POLL);
-    }
 }
 
 #[test]
@@ -192,6 +183,20 @@ fn an_agent_waits_for_what_it_needs_and_programs_what_is_there() {
     let labels = "{namespace=\"shop\",service=\"cart\",destination_cluster=\"b\"}";
     assert!(stage.metric(&format!("mcs_connections_total{labels}")) >= 2.0);
 
+    // CIDRs that the ClusterSet gets later are served from then on; those before go on
+    let (more, address) = ("10.98.0.0/16", "10.98.0.1");
+    let cidrs = [&addresses::clusterset_cidrs()[..], &[more.to_owned()]].concat().join(",");
+    let map = json!({"data": {"cidrs": cidrs}});
+    stage.client.patch(Kind::CONFIG_MAP, "mcs-system", "mcs-clusterset", &map).unwrap();
+    stage.client.apply(&import("v1beta1", "late", &[address])).unwrap();
+    stage.client.apply(&stage.slice("late", &["b1p1"])).unwrap();
+    let late = SocketAddr::new(address.parse().unwrap(), 80);
+    let ask = || identity::ask(stage.fleet.pod("a1p1"), Protocol::Tcp, late);
+    wait("the new CIDR is served", || ask().is_ok_and(|name| name == "b1p1"));
+    assert_eq!(stage.ask(1).unwrap(), "b1p2");
+    stage.client.delete(Kind::IMPORT, "shop", "late").unwrap();
+    wait("late is gone", || stage.metric("mcs_services") == 2.0);
+
     // no endpoint is a refusal, and no import no frontend
     stage.client.apply(&stage.slice("cart", &[])).unwrap();
     wait("refused", || stage.ask(1).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused));
@@ -204,7 +209,8 @@ fn an_agent_waits_for_what_it_needs_and_programs_what_is_there() {
 fn traffic_outlives_the_api_server_and_the_agent() {
     require_root!();
     require_api_server!();
-    let stage = Stage::set();
+    // an API server that was emptied does not know accounts any more
+    let stage = Stage::with_kubeconfig(|server, _| (server.kubeconfig(), Vec::new()));
     stage.join();
     stage.define();
     stage.import("cart", 1, &["b1p1"]);

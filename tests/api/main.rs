@@ -6,6 +6,7 @@
 //!   crds          our definitions against upstream's        joining      who may join, leave, and who is refused
 //!   slices        endpoints from source to import           rights       what a member may not do at the broker
 //!   agent         from objects to a pod's connect, on a node without Kubernetes
+//!   monitoring    what running processes answer over HTTP
 //!   failures      outages, losses, deletions, garbage: what the user sees, and what stays
 //! ```
 
@@ -18,6 +19,7 @@ mod crds;
 mod failures;
 mod harness;
 mod joining;
+mod monitoring;
 mod objects;
 mod rights;
 mod slices;

@@ -11,11 +11,11 @@ use super::backoff::jittered;
 use super::server::{Connector, REQUEST, Reach, Server, chain};
 use super::troubles::Troubles;
 
-/// How often a server is asked whether it is there.
-const PROBE: Duration = Duration::from_secs(5);
-
 /// What a server is asked.
 pub(crate) trait Question: Send + Sync {
+    /// How often it is asked.
+    const EVERY: Duration;
+
     /// Asks.
     fn ask(&self, reach: &Reach) -> impl Future<Output = kube::Result<()>> + Send;
 
@@ -31,7 +31,7 @@ pub(crate) fn server_trouble(server: &str) -> String {
 
 /// Asks the server every few seconds, for ever: whether it answers at all decides about watches, and whether it knows us
 /// is reported.
-pub(crate) async fn probe(connector: Arc<Connector>, mut server: Server, question: impl Question, troubles: Troubles) {
+pub(crate) async fn probe<Q: Question>(connector: Arc<Connector>, mut server: Server, question: Q, troubles: Troubles) {
     let what = server_trouble(server.name);
     let mut stood = true;
     // A server that starts refuses what it will grant once it has read who may do what.
@@ -64,7 +64,7 @@ pub(crate) async fn probe(connector: Arc<Connector>, mut server: Server, questio
             connector.broke();
         }
         stood = answers;
-        let again = jittered(if answers && !refused_before { PROBE } else { PROBE / 2 });
+        let again = jittered(if answers && !refused_before { Q::EVERY } else { Q::EVERY / 2 });
         let replaced = reach.epoch;
         tokio::select! {
             () = tokio::time::sleep(again) => {}

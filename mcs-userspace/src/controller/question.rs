@@ -1,5 +1,7 @@
 //! What the controller asks its two API servers to learn whether they are there: for the Lease that is ours to renew.
 
+use std::time::Duration;
+
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 
@@ -15,6 +17,8 @@ pub(super) struct LeaseQuestion {
 }
 
 impl Question for LeaseQuestion {
+    const EVERY: Duration = Duration::from_secs(5);
+
     async fn ask(&self, reach: &Reach) -> kube::Result<()> {
         let namespace = match &*reach.namespace {
             "" => SYSTEM_NAMESPACE,

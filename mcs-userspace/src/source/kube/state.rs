@@ -180,9 +180,12 @@ impl KubeState {
             () if version < before => Some(Hold::WentBack),
             () => None,
         };
-        match hold {
-            Some(why) => self.hold(kind, why, missing),
-            None => missing.iter().for_each(|id| self.forget(id)),
+        // What is invalid and was never told is nothing that could be kept.
+        let (kept, gone): (BTreeSet<_>, BTreeSet<_>) =
+            missing.into_iter().partition(|id| hold.is_some() && self.told.contains_key(id));
+        gone.iter().for_each(|id| self.forget(id));
+        if let Some(why) = hold {
+            self.hold(kind, why, kept);
         }
         self.problem_version += 1;
         if !self.synced && self.imports.listed && self.slices.listed {

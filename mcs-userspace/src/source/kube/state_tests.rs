@@ -201,6 +201,11 @@ fn what_is_invalid_costs_itself_and_stays_as_it_was() {
     assert!(said[1].starts_with("ServiceImport shop/junk: spec:"), "{said:?}");
     assert!(state.unread().may_concern("shop"), "what it once said is not known");
     assert_eq!(state.problems().count(), 2);
+    // of an emptied API server only what was told is kept
+    assert_eq!(list(&mut state, Served::Imports, 20, &[]).events, []);
+    assert_eq!(state.problems().map(|problem| &*problem.object).collect::<Vec<_>>(), ["ServiceImport shop/cart"]);
+    assert_eq!(held(&state).len(), 1);
+    state.applied(Served::Imports, &text(&garbage));
     // mended, deleted
     state.applied(Served::Imports, &text(&import("cart")));
     state.deleted(Served::Imports, &key("junk"));

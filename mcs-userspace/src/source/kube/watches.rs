@@ -8,6 +8,8 @@
 //!  Node, this one                             ┘
 //! ```
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -218,6 +220,9 @@ impl<K: Watched> Listener<K> for One<K> {
 struct Version;
 
 impl Question for Version {
+    /// Every node asks: seldom, as nothing is lost by knowing late.
+    const EVERY: Duration = Duration::from_secs(20);
+
     async fn ask(&self, reach: &Reach) -> kube::Result<()> {
         reach.client.apiserver_version().await.map(drop)
     }

@@ -6,7 +6,7 @@
 //!   crds          our definitions against upstream's        joining      who may join, leave, and who is refused
 //!   slices        endpoints from source to import           rights       what a member may not do at the broker
 //!   agent         from objects to a pod's connect, on a node without Kubernetes
-//!   monitoring    what running processes answer over HTTP
+//!   monitoring    health and metrics, and how long a change takes from its source to a node's maps
 //!   failures      outages, losses, deletions, garbage: what the user sees, and what stays
 //! ```
 

@@ -7,7 +7,7 @@ use mcs::api::{ServiceImportType, SessionAffinityConfig};
 use mcs::clusterset::event::{CrdState, Event, Kind, Object};
 use mcs::clusterset::local::{CLUSTERSET_PROPERTY, Export, Service, SourceSlice};
 use mcs::clusterset::record::{self, SHARED_NAMESPACE};
-use mcs::clusterset::service::{Endpoint, Endpoints, Exported, Family, Port, SlicePort, Transport};
+use mcs::clusterset::service::{ChangedAt, Endpoint, Endpoints, Exported, Family, Port, SlicePort, Transport};
 use mcs::model::ObjectKey;
 
 use crate::random::Random;
@@ -400,7 +400,7 @@ impl World {
         endpoints.sort_by_key(|endpoint| endpoint.address);
         endpoints.dedup_by_key(|endpoint| endpoint.address);
         let slice_key = ObjectKey::new(&*key.namespace, format!("{}-{family}-{slice}", key.name).to_lowercase());
-        let content = Endpoints { family, ports, endpoints };
+        let content = Endpoints { family, ports, endpoints, changed_at: ChangedAt::default() };
         let slice = SourceSlice { service: key.name.to_string(), endpoints: content };
         server.put(Kind::SourceSlices, &slice_key, Object::SourceSlice(slice));
     }

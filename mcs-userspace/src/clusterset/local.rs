@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::service::{Endpoint, Exported, Family, SlicePort};
+use super::service::{ChangedAt, Endpoint, Exported, Family, SlicePort};
 use crate::api::v1beta1::ServiceImportSpec;
 use crate::model::ObjectKey;
 
@@ -125,6 +125,8 @@ pub struct ImportedSlice {
     pub ports: Vec<SlicePort>,
     /// As at the source.
     pub endpoints: Vec<Endpoint>,
+    /// When they became so there: annotation [`crate::api::CHANGED_AT`].
+    pub changed_at: ChangedAt,
     /// Marked as kept although its member is dead (annotation), because no other serves these ports.
     pub stale: bool,
 }

@@ -202,4 +202,30 @@ pub struct Endpoints {
     /// In the slice's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Endpoint>,
+    /// When the slice became this.
+    #[serde(default, skip_serializing_if = "ChangedAt::is_unknown")]
+    pub changed_at: ChangedAt,
+}
+
+/// When something became what it is at its source, Unix milliseconds by the source's clock, if that is known.
+///
+/// For measuring alone: all times are equal, so that no decision and no write follows from one.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct ChangedAt(pub Option<i64>);
+
+impl PartialEq for ChangedAt {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ChangedAt {}
+
+impl ChangedAt {
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        self.0.is_none()
+    }
 }

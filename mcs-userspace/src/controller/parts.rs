@@ -122,7 +122,7 @@ fn watch_kind(kind: Kind, server: &Server, events: &Events, troubles: &Troubles)
     });
     let place = kinds::place(kind);
     let what = format!("watch of {} ({kind:?}) at the {}", place.resource.plural, server.name);
-    let listener = KindListener { kind, events: events.clone(), crd };
+    let listener = KindListener { kind, events: events.clone(), crd, listing: false };
     spawn(follow(what, place, server.clone(), listener, troubles.clone()));
 }
 

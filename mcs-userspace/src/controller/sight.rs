@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject};
 use tokio::sync::{Mutex, mpsc};
 use tracing::warn;
@@ -15,6 +16,7 @@ use tracing::warn;
 use super::convert;
 use crate::apiserver::{Listener, Place, Reach, Sight, parse_version};
 use crate::clusterset::event::{CrdState, Event, Kind, Object};
+use crate::clusterset::service::ChangedAt;
 
 /// An event, with the version of the object that it is about (0 where that does not matter).
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct KindListener {
     pub(super) events: Events,
     /// What guards the kind's objects, if something does.
     pub(super) crd: Option<Arc<CrdWitness>>,
+    /// Whether a list is under way: what it shows is not new.
+    pub(super) listing: bool,
 }
 
 impl KindListener {
@@ -62,16 +66,24 @@ impl Listener<DynamicObject> for KindListener {
 
     async fn hear(&mut self, sight: Sight<DynamicObject>) -> bool {
         let kind = self.kind;
+        match &sight {
+            Sight::ListStarted => self.listing = true,
+            Sight::Listed(_) | Sight::Interrupted => self.listing = false,
+            Sight::Applied(_) | Sight::Deleted(_) => {}
+        }
         match sight {
             Sight::ListStarted => self.send(Event::ListStarted(kind), 0).await,
             Sight::Listed(version) => self.send(Event::Listed(kind, version), version).await,
             Sight::Interrupted => self.send(Event::Interrupted(kind), 0).await,
             Sight::Applied(object) => {
                 let (key, version) = (convert::key(&object), convert::version(&object));
-                let Some(object) = convert::read(kind, object) else {
+                let Some(mut object) = convert::read(kind, object) else {
                     // What was ours to look at and is no more is as good as deleted.
                     return kind != Kind::SourceSlices || self.send(Event::Deleted(kind, key), version).await;
                 };
+                if let (Object::SourceSlice(slice), false) = (&mut object, self.listing) {
+                    slice.endpoints.changed_at = ChangedAt(Some(Timestamp::now().as_millisecond()));
+                }
                 if let Object::Unreadable { reason } = &object {
                     warn!("{kind:?} {key}: {reason}");
                 }

@@ -232,6 +232,7 @@ impl Controller {
                 family: slice.family,
                 ports,
                 endpoints,
+                changed_at: slice.changed_at,
                 stale,
             };
             wanted.insert(ObjectKey::new(std::sync::Arc::clone(&key.namespace), name), slice);

@@ -11,7 +11,7 @@ use super::super::event::{Kind, Now, Op};
 use super::super::local::{Condition, Meta, Regarding, Service, Truth};
 use super::super::merge::{CONFLICT, NO_CONFLICTS, conflict_condition};
 use super::super::record::{ExportRecordSpec, SliceRecordSpec, VERSION, export_name, member_namespace};
-use super::super::service::{Endpoints, Exported};
+use super::super::service::{ChangedAt, Endpoints, Exported};
 use super::super::slices::slice_record_name;
 use super::broker::{EXPORT, SLICE, weight};
 use super::own::Own;
@@ -116,8 +116,13 @@ impl Controller {
             .group(&group)
             .filter(|(name, _)| !wanted.iter().any(|(wanted, _)| wanted == *name))
             .map(|(name, slice)| {
-                let Endpoints { family, ports, endpoints } = &slice.spec.slice;
-                let emptied = Endpoints { family: *family, ports: ports.clone(), endpoints: Vec::new() };
+                let Endpoints { family, ports, endpoints, changed_at: _ } = &slice.spec.slice;
+                let emptied = Endpoints {
+                    family: *family,
+                    ports: ports.clone(),
+                    endpoints: Vec::new(),
+                    changed_at: ChangedAt::default(),
+                };
                 (name.clone(), (!endpoints.is_empty()).then_some(emptied))
             })
             .collect();

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::clusterset::merge::{Constituent, merge};
+use crate::clusterset::service::ChangedAt;
 use crate::clusterset::service::Transport::{self, Sctp, Tcp};
 use crate::manifest::field;
 
@@ -31,7 +32,12 @@ fn endpoint(address: &str, ready: bool) -> Endpoint {
 }
 
 fn slice(ports: &[SlicePort], endpoints: &[Endpoint]) -> Endpoints {
-    Endpoints { family: Family::IPv4, ports: ports.to_vec(), endpoints: endpoints.to_vec() }
+    Endpoints {
+        family: Family::IPv4,
+        ports: ports.to_vec(),
+        endpoints: endpoints.to_vec(),
+        changed_at: ChangedAt::default(),
+    }
 }
 
 fn merged(exports: &[&Exported]) -> Merged {

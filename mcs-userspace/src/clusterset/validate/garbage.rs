@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::tests::{LIMITS, cidrs, endpoint, slice_spec};
 use super::*;
 use crate::api::{ClientIPConfig, SessionAffinityConfig};
-use crate::clusterset::service::{Endpoint, Family, Port, SlicePort, Transport};
+use crate::clusterset::service::{ChangedAt, Endpoint, Family, Port, SlicePort, Transport};
 
 /// Texts that are almost right, and some that are not.
 fn any_text() -> impl Strategy<Value = String> {
@@ -97,7 +97,7 @@ fn any_slice() -> impl Strategy<Value = Endpoints> {
     );
     let family = prop::sample::select(Family::ALL.to_vec());
     (family, prop::collection::vec(port, 0..7), prop::collection::vec(endpoint, 0..8))
-        .prop_map(|(family, ports, endpoints)| Endpoints { family, ports, endpoints })
+        .prop_map(|(family, ports, endpoints)| Endpoints { family, ports, endpoints, changed_at: ChangedAt::default() })
 }
 
 fn any_namespace() -> impl Strategy<Value = String> {

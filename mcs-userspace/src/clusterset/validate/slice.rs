@@ -65,7 +65,7 @@ pub(super) fn check(limits: &Limits, allowed: &Allowed<'_>, slice: &Endpoints, r
             ..endpoint.clone()
         });
     }
-    Endpoints { family: slice.family, ports, endpoints }
+    Endpoints { family: slice.family, ports, endpoints, changed_at: slice.changed_at }
 }
 
 /// Ports with unique names. One number may serve several names: two ports of a Service may have one target.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::api::{ClientIPConfig, ServiceImportType, SessionAffinityConfig};
-use crate::clusterset::service::{Endpoint, Family, Port, SlicePort, Transport};
+use crate::clusterset::service::{ChangedAt, Endpoint, Family, Port, SlicePort, Transport};
 
 pub(super) const LIMITS: Limits =
     Limits { ports: 4, endpoints: 5, labels: 2, annotation_bytes: 20, exports: 9, slices: 9 };
@@ -46,7 +46,7 @@ pub(super) fn slice_spec(endpoints: Vec<Endpoint>) -> SliceRecordSpec {
         version: VERSION,
         namespace: "shop".to_owned(),
         name: "cart".to_owned(),
-        slice: Endpoints { family: Family::IPv4, ports, endpoints },
+        slice: Endpoints { family: Family::IPv4, ports, endpoints, changed_at: ChangedAt::default() },
         other: BTreeMap::new(),
     }
 }

@@ -1,13 +1,14 @@
 //! EndpointSlices: those of Services, to be exported, and those of imports, ours.
 
 use k8s_openapi::api::discovery::v1::{Endpoint as KubeEndpoint, EndpointPort};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::{Map, Value, json};
 
 use super::{Unreadable, family, field, meta, port_number, transport};
-use crate::api::{SERVICE_NAME, SLICE_GROUP, SLICE_VERSION, SOURCE_CLUSTER};
+use crate::api::{CHANGED_AT, SERVICE_NAME, SLICE_GROUP, SLICE_VERSION, SOURCE_CLUSTER};
 use crate::clusterset::local::{ImportedSlice, SourceSlice};
-use crate::clusterset::service::{Endpoint, Endpoints, Family, SlicePort};
+use crate::clusterset::service::{ChangedAt, Endpoint, Endpoints, Family, SlicePort};
 use crate::controller::kinds::{MANAGED_BY, MANAGER, SERVICE};
 use crate::model::ObjectKey;
 
@@ -33,8 +34,10 @@ pub(super) fn imported(object: DynamicObject) -> Result<ImportedSlice, Unreadabl
     let meta = meta(&object)?;
     let annotations = object.metadata.annotations.as_ref();
     let stale = annotations.and_then(|annotations| annotations.get(STALE)).is_some_and(|value| value == "true");
-    let Endpoints { family, ports, endpoints } = endpoints(object)?;
-    Ok(ImportedSlice { meta, import, cluster, family, ports, endpoints, stale })
+    let changed_at = annotations.and_then(|annotations| annotations.get(CHANGED_AT)?.parse::<Timestamp>().ok());
+    let changed_at = ChangedAt(changed_at.map(Timestamp::as_millisecond));
+    let Endpoints { family, ports, endpoints, changed_at: _ } = endpoints(object)?;
+    Ok(ImportedSlice { meta, import, cluster, family, ports, endpoints, changed_at, stale })
 }
 
 /// The content of an EndpointSlice. Of an endpoint's addresses only the first counts, as for all consumers; endpoints
@@ -51,7 +54,7 @@ fn endpoints(mut object: DynamicObject) -> Result<Endpoints, Unreadable> {
     let ports = ports.collect::<Result<Vec<_>, _>>()?;
     let endpoints = listed.into_iter().enumerate().filter_map(|(index, endpoint)| one(index, endpoint, family));
     let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-    Ok(Endpoints { family, ports, endpoints })
+    Ok(Endpoints { family, ports, endpoints, changed_at: ChangedAt::default() })
 }
 
 fn slice_port(index: usize, number: i32, port: EndpointPort) -> Result<SlicePort, Unreadable> {
@@ -90,6 +93,9 @@ pub(in crate::controller) fn slice_body(key: &ObjectKey, slice: &ImportedSlice) 
     let mut annotations = Map::new();
     if slice.stale {
         annotations.insert(STALE.to_owned(), json!("true"));
+    }
+    if let Some(changed_at) = slice.changed_at.0.and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
+        annotations.insert(CHANGED_AT.to_owned(), json!(format!("{changed_at:.3}")));
     }
     json!({
         "apiVersion": format!("{SLICE_GROUP}/{SLICE_VERSION}"),

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::ServiceImportType;
 use crate::clusterset::local::{self, Condition, Import, ImportedSlice, Service, Truth};
 use crate::clusterset::record::{STATEMENT, Statement};
-use crate::clusterset::service::{Endpoint, Endpoints, Exported, Family, Port, SlicePort, Transport};
+use crate::clusterset::service::{ChangedAt, Endpoint, Endpoints, Exported, Family, Port, SlicePort, Transport};
 
 fn object(mut value: Value) -> DynamicObject {
     let metadata = value["metadata"].as_object_mut().expect("objects have metadata");
@@ -138,6 +138,7 @@ fn slice() -> ImportedSlice {
                 zone: None,
             },
         ],
+        changed_at: ChangedAt(Some(1_700_000_000_123)),
         stale: true,
     }
 }
@@ -156,7 +157,12 @@ fn imported_slices_come_back_as_they_were_written() {
         let body = slice_body(&ObjectKey::new("shop", "s1"), &slice);
         assert_eq!(body["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], "mcs-controller");
         assert_eq!(body["metadata"]["ownerReferences"], Value::Null);
-        assert_eq!(read_one(Kind::ImportedSlices, as_written(body)), Object::ImportedSlice(slice));
+        assert_eq!(body["metadata"]["annotations"]["mcs.internal/changed-at"], "2023-11-14T22:13:20.123Z");
+        let read = read_one(Kind::ImportedSlices, as_written(body));
+        let Object::ImportedSlice(back) = &read else { panic!("{read:?}") };
+        // All times are equal: this one must be the same.
+        assert_eq!(back.changed_at.0, slice.changed_at.0);
+        assert_eq!(read, Object::ImportedSlice(slice));
     }
 }
 
@@ -186,7 +192,7 @@ fn slices_of_services_keep_what_consumers_read() {
         }),
     );
     let Object::SourceSlice(local::SourceSlice { service, endpoints }) = read else { panic!("{read:?}") };
-    let Endpoints { family, ports, endpoints } = endpoints;
+    let Endpoints { family, ports, endpoints, changed_at: _ } = endpoints;
     assert_eq!((&*service, family, ports.len()), ("cart", Family::IPv4, 1));
     let states: Vec<_> = endpoints.iter().map(|e| (e.address.to_string(), e.ready, e.serving, e.terminating)).collect();
     let state = |address: &str, ready, serving, terminating| (address.to_owned(), ready, serving, terminating);

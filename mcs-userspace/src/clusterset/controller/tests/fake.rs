@@ -11,7 +11,7 @@ use crate::clusterset::local::{
 use crate::clusterset::record::{
     ClusterSetSpec, LEASE, MemberSpec, SHARED_NAMESPACE, Statement, member_namespace, reservation_name,
 };
-use crate::clusterset::service::{Endpoint, Endpoints, Exported, Family, Port, SlicePort};
+use crate::clusterset::service::{ChangedAt, Endpoint, Endpoints, Exported, Family, Port, SlicePort};
 use crate::model::ObjectKey;
 
 pub(super) fn key(text: &str) -> ObjectKey {
@@ -241,6 +241,7 @@ impl World {
             family: Family::IPv4,
             ports: vec![SlicePort { name: "web".to_owned(), port: 8080, ..SlicePort::default() }],
             endpoints: endpoints.iter().map(|address| endpoint(address)).collect(),
+            changed_at: ChangedAt::default(),
         };
         let slice = SourceSlice { service: key(service).name.to_string(), endpoints };
         self.put(cluster, Kind::SourceSlices, &format!("{service}-1"), Object::SourceSlice(slice));

@@ -193,6 +193,7 @@ fn a_slice_that_goes_is_emptied_first() {
             family: crate::clusterset::service::Family::IPv4,
             ports: vec![],
             endpoints: vec![endpoint("10.1.0.2")],
+            changed_at: Default::default(),
         },
     };
     let mut second = second;

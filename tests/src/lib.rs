@@ -34,6 +34,7 @@
 //! * [`identity`] servers that say who they are, and their clients.
 //! * [`manifest`] writes what agents read; [`agent`] runs them.
 //! * [`apiserver`] real API servers, without nodes; [`client`] what tests ask of them; [`mcs`] its verbs and controllers.
+//! * [`clusters`] real clusters with kubelets and pods, for the tiers that need them.
 //! * [`privilege`] what a machine must allow; [`owner`], `removal`, `registry`, `signal`: leaving nothing behind.
 
 pub mod addresses;
@@ -42,6 +43,7 @@ pub mod apiserver;
 pub mod cgroup;
 pub mod child;
 pub mod client;
+pub mod clusters;
 pub mod fleet;
 pub mod identity;
 mod iproute;

@@ -19,7 +19,7 @@ use crate::{
 /// Make a container image that holds the program `mcs`, static, and nothing else.
 ///
 /// Writes an archive that `ctr images import`, `podman load`, `docker load` and `cargo xtask cluster load` take. The same
-/// sources give the same bytes, wherever they lie. Needs no container engine, no registry and no root.
+/// sources at the same place give the same bytes. Needs no container engine, no registry and no root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The image's name.
@@ -79,7 +79,7 @@ fn build(workspace: &Workspace, directory: &Path, dev: bool) -> Result<PathBuf> 
     Ok(directory.join(target).join(if dev { "debug" } else { "release" }).join("mcs"))
 }
 
-/// Static, and without this machine's paths: messages of panics name source files.
+/// Static, and without the paths of this machine that messages of panics would name.
 fn flags(workspace: &Workspace) -> Result<String> {
     let crates = child::cargo_bin().and_then(|bin| Some(bin.parent()?.to_path_buf())).context("no CARGO_HOME")?;
     Ok(format!(

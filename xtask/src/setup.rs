@@ -36,8 +36,8 @@ use crate::{child, workspace::Workspace};
 /// (XDG_CACHE_HOME), else built there from Go modules, about 16 minutes on two cores; Helm likewise, 3 minutes more; promtool
 /// and prometheus out of Debian's package. Without them those tests are skipped.
 ///
-/// For real clusters (`--for cluster`, done by `cargo xtask cluster up`): kube-scheduler, kubelet, kube-proxy, containerd,
-/// runc and CNI plugins too, about 9 minutes more, and images made of some of them in mcs/images of the cache.
+/// For tests on real clusters, and for `cargo xtask cluster up` (`--for cluster`): kube-scheduler, kubelet, kube-proxy,
+/// containerd, runc and CNI plugins too, about 9 minutes more, and images made of some of them in mcs/images of the cache.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which work to prepare for; repeatable. Default: test, demo and bench.
@@ -135,7 +135,7 @@ fn install(groups: &[Group], args: &Args) -> Result<Tally> {
     packages::ensure(groups, |package, essential, result| {
         tally.record(package, essential, result);
     });
-    if groups.iter().any(|group| matches!(group, Group::Cluster | Group::All)) {
+    if groups.iter().any(|group| matches!(group, Group::Test | Group::Cluster | Group::All)) {
         tally.record("packages for clusters", groups.contains(&Group::Cluster), clusters::ensure());
     }
     if groups.iter().any(|group| matches!(group, Group::Test | Group::All)) {

@@ -70,9 +70,9 @@ impl Workspace {
 }
 
 /// Cheap tiers first: what needs nothing, what needs namespaces (the harness itself), what needs our programs in the
-/// kernel, what needs a whole fleet. A new tier comes last.
+/// kernel, what needs a whole fleet, what needs real clusters. A new tier comes last.
 fn rank(tier: &str) -> usize {
-    const ORDER: [&str; 7] = ["golden", "simulator", "cluster", "fleet", "api", "kernel", "e2e"];
+    const ORDER: [&str; 7] = ["golden", "simulator", "fleet", "api", "kernel", "clusters", "e2e"];
     ORDER.iter().position(|known| *known == tier).unwrap_or(ORDER.len())
 }
 

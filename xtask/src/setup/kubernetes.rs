@@ -3,7 +3,7 @@
 //! them in `go.sum`.
 //!
 //! ```text
-//!  KUBEBUILDER_ASSETS has all that is wanted ──► used as they are
+//!  KUBEBUILDER_ASSETS has all of a module ──► used as they are
 //!  else <cache>/mcs/bin, of our versions ──► nothing to do
 //!  else go build (Go from Debian if there is none) ──► <cache>/mcs/bin
 //!  all there ──► images of some of them ──► <cache>/mcs/images
@@ -29,7 +29,7 @@ use crate::child;
 const LIMIT: Duration = Duration::from_secs(60);
 
 const API: &[Group] = &[Group::Test, Group::Bench, Group::Cluster];
-const CLUSTER: &[Group] = &[Group::Cluster];
+const CLUSTER: &[Group] = &[Group::Test, Group::Cluster];
 
 const MODULES: [Module; 9] = [
     Module {
@@ -139,12 +139,8 @@ const MODULES: [Module; 9] = [
 /// Builds what is missing for these groups, and reports each part that was.
 pub(super) fn ensure(root: &Path, groups: &[Group], mut report: impl FnMut(&str, bool, Result<Outcome>)) {
     let wanted = |of: &[Group]| groups.contains(&Group::All) || of.iter().any(|group| groups.contains(group));
-    let modules: Vec<&Module> = MODULES.iter().filter(|module| wanted(module.groups)).collect();
-    if modules.is_empty() || !wanted(CLUSTER) && has_all(&modules) {
-        return;
-    }
     let mut complete = true;
-    for module in modules {
+    for module in MODULES.iter().filter(|module| wanted(module.groups) && !is_elsewhere(module)) {
         let result = bin().and_then(|bin| module.ensure(root, &bin));
         complete &= result.is_ok();
         let essential = module.groups == CLUSTER && groups.contains(&Group::Cluster);
@@ -157,11 +153,10 @@ pub(super) fn ensure(root: &Path, groups: &[Group], mut report: impl FnMut(&str,
     }
 }
 
-/// Whether somebody else's directory has every program.
-fn has_all(modules: &[&Module]) -> bool {
+/// Whether somebody else's directory has all of a module's programs.
+fn is_elsewhere(module: &Module) -> bool {
     let assets = env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from);
-    let programs = || modules.iter().flat_map(|module| module.programs);
-    assets.is_some_and(|assets| programs().all(|(program, _)| assets.join(program).is_file()))
+    assets.is_some_and(|assets| module.programs.iter().all(|(program, _)| assets.join(program).is_file()))
 }
 
 /// Where programs are kept.

@@ -147,8 +147,8 @@ impl Clusters {
                 let (cluster, node) = self.node(name)?;
                 let plane = self.plane(cluster)?;
                 let before = plane.kubectl()?.nodes()?;
-                node::start(&plane, &node)?;
-                node::until_ready(&plane, &[node.name], &before)
+                let names = node::start(&plane, std::iter::once(node))?;
+                node::until_ready(&plane, &names, &before)
             }
             Part::ApiServer(cluster) | Part::Etcd(cluster) => self.plane(self.cluster(cluster)?)?.start(),
             Part::ControllerManager(cluster) => self.plane(self.cluster(cluster)?)?.start_part(CONTROLLER_MANAGER),
@@ -158,11 +158,7 @@ impl Clusters {
                 let plane = self.plane(self.cluster(name)?)?;
                 plane.start()?;
                 let before = plane.kubectl()?.nodes()?;
-                let mut names = Vec::new();
-                for node in plane.cluster.nodes() {
-                    node::start(&plane, &node)?;
-                    names.push(node.name);
-                }
+                let names = node::start(&plane, plane.cluster.nodes())?;
                 node::until_ready(&plane, &names, &before)
             }
         }

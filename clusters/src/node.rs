@@ -8,9 +8,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, make_directory};
@@ -31,40 +32,55 @@ pub(crate) fn directory(directories: &Directories, node: &Node) -> PathBuf {
     directories.run().join(&node.name)
 }
 
-/// Starts a node, if it does not run; `true` if it did not. Its Node object is made first, as only then are its pods'
-/// addresses those that the router knows.
-pub(crate) fn start(plane: &ControlPlane<'_>, node: &Node) -> Result<bool> {
-    let group = Group::named(&node.name)?;
-    if group.is_alive() {
-        return Ok(false);
+/// Starts those of a cluster's nodes that do not run, and says which. Their Node objects are made first, as only then are
+/// their pods' addresses those that the router knows.
+pub(crate) fn start(plane: &ControlPlane<'_>, nodes: impl Iterator<Item = Node>) -> Result<Vec<String>> {
+    let mut stopped = Vec::new();
+    for node in nodes {
+        let group = Group::named(&node.name)?;
+        if !group.is_alive() {
+            stopped.push((node, group));
+        }
     }
-    let what = || format!("node {}", node.name);
+    if stopped.is_empty() {
+        return Ok(Vec::new());
+    }
+    let objects: Vec<Value> = stopped.iter().map(|(node, _)| object(plane.cluster, node)).collect();
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    plane.kubectl()?.apply(&objects.to_string()).with_context(|| format!("nodes of {}", plane.cluster.name))?;
+    for (node, group) in &stopped {
+        start_one(plane, node, group).with_context(|| format!("node {}", node.name))?;
+    }
+    Ok(stopped.into_iter().map(|(node, _)| node.name).collect())
+}
+
+fn start_one(plane: &ControlPlane<'_>, node: &Node, group: &Group) -> Result<()> {
     // What a dead node left: its cgroups would keep kubelet busy, its namespace has its rules and its pods' addresses.
-    group.remove().with_context(what)?;
-    network::remove(&node.name).with_context(what)?;
-    network::ensure_node(node).with_context(what)?;
-    plane.kubectl()?.apply(&object(plane.cluster, node).to_string()).with_context(what)?;
-    write_files(plane, node).with_context(what)?;
+    group.remove()?;
+    network::remove(&node.name)?;
+    network::ensure_node(node)?;
+    write_files(plane, node)?;
     let own = directory(plane.directories, node);
-    group.start(&command(plane, node)?, &own.join("node.log")).with_context(what)?;
-    Ok(true)
+    group.start(&command(plane, node)?, &own.join("node.log"))
 }
 
 /// Waits until nodes are Ready by a word of their kubelets that is newer than `before`.
 pub(crate) fn until_ready(plane: &ControlPlane<'_>, names: &[String], before: &[NodeReport]) -> Result<()> {
     let kubectl = plane.kubectl()?;
-    let end = std::time::Instant::now() + READY_LIMIT;
+    let end = Instant::now() + READY_LIMIT;
     loop {
         let nodes = kubectl.nodes().unwrap_or_default();
-        let late = names.iter().find(|name| !is_ready_again(name, &nodes, before));
-        let Some(late) = late else {
+        let Some(late) = names.iter().find(|name| !is_ready_again(name, &nodes, before)) else {
             return Ok(());
         };
-        if std::time::Instant::now() > end {
-            let logs = plane.directories.run().join(late).join("real/log");
-            anyhow::bail!("node {late}: not Ready in {READY_LIMIT:?}: look at {}/kubelet.log", logs.display());
-        }
-        std::thread::sleep(POLL);
+        let own = plane.directories.run().join(late);
+        ensure!(Group::named(late)?.is_alive(), "node {late}: ended: look at {}/node.log", own.display());
+        ensure!(
+            Instant::now() < end,
+            "node {late}: not Ready in {READY_LIMIT:?}: look into {}/real/log",
+            own.display()
+        );
+        thread::sleep(POLL);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::control_plane::{self, ControlPlane};
 use crate::directories::Directories;
 use crate::group::{self, Group};
 use crate::keys::{merge, write_secret};
+use crate::kubectl::NodeReport;
 use crate::network::{self, capture};
 use crate::shape::{Cluster, Shape};
 use crate::{dns, node};
@@ -135,16 +136,12 @@ impl Clusters {
             control_plane::make_directory(&control_plane::directory(&self.directories, cluster))?;
             network::ensure_cluster(cluster)?;
         }
-        // All that write into the router's namespace do it one after the other; what follows mostly waits.
         let planes = self.planes()?;
         self.write_kubeconfigs(&planes)?;
         say("network, keys and kubeconfigs");
         at_once(&planes, |plane| plane.start())?;
         say("API servers ready");
-        let mut started = Vec::new();
-        for plane in &planes {
-            started.push(start_nodes(plane)?);
-        }
+        let started = at_once(&planes, start_nodes)?;
         let new: usize = started.iter().map(|(names, _)| names.len()).sum();
         say(&format!("{new} nodes started"));
         let both: Vec<_> = planes.iter().zip(&started).filter(|(plane, _)| plane.cluster.nodes > 0).collect();
@@ -269,8 +266,9 @@ impl Clusters {
         at_once(&running, |node| {
             let mut import = self.on_node(node, &ctr)?;
             import.args(["--namespace", "k8s.io", "images", "import", "--local"]).arg(&archive);
-            capture(&mut import).map(drop).with_context(|| format!("node {node}"))
+            capture(&mut import).with_context(|| format!("node {node}"))
         })
+        .map(drop)
     }
 
     /// Lets CoreDNS of a cluster answer for `clusterset.local` too, by its option `multicluster`, and waits until it does.
@@ -300,24 +298,18 @@ impl Clusters {
 }
 
 /// Starts those nodes of a cluster that do not run: their names, and what the cluster said of its nodes before.
-fn start_nodes(plane: &ControlPlane<'_>) -> Result<(Vec<String>, Vec<crate::kubectl::NodeReport>)> {
+fn start_nodes(plane: &ControlPlane<'_>) -> Result<(Vec<String>, Vec<NodeReport>)> {
     let before = plane.kubectl()?.nodes()?;
-    let mut names = Vec::new();
-    for node in plane.cluster.nodes() {
-        if node::start(plane, &node)? {
-            names.push(node.name);
-        }
-    }
-    Ok((names, before))
+    Ok((node::start(plane, plane.cluster.nodes())?, before))
 }
 
-/// Does the same for all at the same time; the first error counts.
-fn at_once<T: Sync>(all: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+/// Does the same for all at the same time, and returns what came of it in their order; the first error counts.
+fn at_once<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     thread::scope(|scope| {
         let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| work(one))).collect();
         let ends = threads.into_iter().map(|thread| thread.join().map_err(|_panic| anyhow!("a thread panicked"))?);
         // All are waited for before the first error is returned.
-        ends.collect::<Vec<Result<()>>>().into_iter().collect()
+        ends.collect::<Vec<Result<R>>>().into_iter().collect()
     })
 }
 

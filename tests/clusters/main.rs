@@ -126,7 +126,7 @@ fn pods_reach_each_other_until_the_path_is_cut_or_their_node_is_lost() -> Result
     world.clusters.restart(&Part::Node(node.clone()), &|_| ())?;
     assert_eq!(world.ready("c1", &node)?, "True");
     until("the pod answers again, perhaps at another address", || {
-        let IpAddr::V4(address) = world.server("c1")?[0] else { return Ok(false) };
+        let Some(IpAddr::V4(address)) = world.server("c1")?.first().copied() else { return Ok(false) };
         Ok(world.ask("c0", &format!("http://{address}:8080/hostname"))? == "server")
     })?;
 

@@ -35,6 +35,7 @@
 //! * [`manifest`] writes what agents read; [`agent`] runs them.
 //! * [`apiserver`] real API servers, without nodes; [`client`] what tests ask of them; [`mcs`] its verbs and controllers.
 //! * [`clusters`] real clusters with kubelets and pods, for the tiers that need them.
+//! * [`kube`] `mcs` on real clusters, installed with `deploy/`.
 //! * [`privilege`] what a machine must allow; [`owner`], `removal`, `registry`, `signal`: leaving nothing behind.
 
 pub mod addresses;
@@ -47,6 +48,7 @@ pub mod clusters;
 pub mod fleet;
 pub mod identity;
 mod iproute;
+pub mod kube;
 pub mod manifest;
 pub mod mcs;
 pub mod member;

@@ -18,7 +18,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -33,7 +33,7 @@ use self::facts::Facts;
 pub use self::facts::Given;
 use self::metrics::Measures;
 use crate::apiserver::Access;
-use crate::dataplane::{Dataplane, Logger, Options, read_report};
+use crate::dataplane::{Dataplane, Logger, Options, coverage, read_report};
 use crate::desired::NodeContext;
 use crate::failclosed;
 use crate::maps::bpf::BpfMaps;
@@ -71,6 +71,8 @@ pub struct Config {
     pub given: Given,
     /// What to ask of the kernel. The CIDRs are set as soon as they are known.
     pub dataplane: Options,
+    /// Whether this is a process of a Pod, whose cgroup tells where other Pods' are.
+    pub in_pod: bool,
     /// Whether ClusterSetIP traffic is held back while no program is attached.
     pub fail_closed: failclosed::Mode,
     /// Where health and metrics are served; nowhere if none.
@@ -86,6 +88,8 @@ struct Agent {
     facts: Facts,
     fail_closed: failclosed::Mode,
     report: AgentReport,
+    /// That Pods' sockets are not among those that are served: then it is never ready.
+    misses_pods: Option<String>,
     /// What is wrong with the rules that hold traffic back.
     rule_warnings: Vec<String>,
     measures: Measures,
@@ -121,7 +125,7 @@ impl Signals {
 /// When the kernel side cannot be set up or the source cannot be followed: at the start only. Later troubles are logged,
 /// reported and tried again.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { source, given, dataplane: mut options, fail_closed, listen, version } = config;
+    let Config { source, given, dataplane: mut options, in_pod, fail_closed, listen, version } = config;
     let mut signals = Signals {
         terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
         interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
@@ -134,6 +138,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     options.cidrs.clone_from(&node.cidrs);
     let (mut dataplane, maps) = Dataplane::open(&options)?;
+    let misses_pods = if in_pod { misses_pods(&options.cgroup) } else { None };
     let rule_warnings = hold_back(&options.cidrs, fail_closed, &mut dataplane).await;
     let mut logger = logger(&options, &mut dataplane)?;
     source.watch_barriers(options.pins.root())?;
@@ -156,6 +161,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         facts,
         fail_closed,
         report,
+        misses_pods,
         rule_warnings,
         measures: Measures::default(),
         retry_pause: RETRY_FIRST,
@@ -257,6 +263,20 @@ async fn hold_back(cidrs: &[IpNet], mode: failclosed::Mode, dataplane: &mut Data
     warnings
 }
 
+/// Why the sockets of this node's Pods are not served by what is attached to `cgroup`, if they are not.
+fn misses_pods(cgroup: &Path) -> Option<String> {
+    let why = match coverage::of(cgroup) {
+        Ok(coverage) if coverage.reaches_pods() => {
+            info!("attached to {}: serves {coverage}", cgroup.display());
+            return None;
+        }
+        Ok(coverage) => format!("attached to {}: serves {coverage}", cgroup.display()),
+        Err(error) => format!("whose sockets are served cannot be told: {error:#}"),
+    };
+    error!("{why}");
+    Some(why)
+}
+
 /// Waits for log records of the programs and hands them on; for ever where there is no log.
 async fn next_log(logger: &mut Option<Logger>) {
     let Some(logger) = logger else { return std::future::pending().await };
@@ -336,15 +356,24 @@ impl Agent {
         let problems = self.programmer.problems();
         self.report.services = self.programmer.service_count();
         self.report.set_problems(self.source.problems().into_iter().chain(&problems));
-        self.report.warnings = self.rule_warnings.iter().cloned().chain(self.source.troubles()).collect();
+        self.report.warnings = self.node_warnings().cloned().chain(self.source.troubles()).collect();
         let text = self.report.to_json(REPORT_BYTES - 4);
         self.dataplane.get_mut().publish_report(&text);
+    }
+
+    /// What is wrong with the node.
+    fn node_warnings(&self) -> impl Iterator<Item = &String> {
+        self.misses_pods.iter().chain(&self.rule_warnings)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.was_ready && self.misses_pods.is_none()
     }
 
     /// Looks whether other things work than before.
     fn look(&mut self) {
         let troubles = self.source.troubles();
-        if !self.report.warnings.iter().skip(self.rule_warnings.len()).eq(&troubles) {
+        if !self.report.warnings.iter().skip(self.node_warnings().count()).eq(&troubles) {
             self.publish();
         }
     }
@@ -352,18 +381,20 @@ impl Agent {
     fn answer(&self, asked: Asked) {
         let answer = match asked.question {
             Question::Live => Answer::of(Ok(())),
-            Question::Ready if self.was_ready => Answer::of(Ok(())),
+            Question::Ready if self.is_ready() => Answer::of(Ok(())),
             Question::Ready => {
                 let waits = "not all objects have been read and stored in the kernel yet".to_owned();
+                let waits = if self.was_ready { None } else { Some(waits) };
                 let problems =
                     self.source.problems().into_iter().map(ToString::to_string).chain(self.source.troubles());
-                Answer::of(Err([waits].into_iter().chain(problems).collect::<Vec<_>>().join("\n")))
+                let all = self.misses_pods.clone().into_iter().chain(waits).chain(problems);
+                Answer::of(Err(all.collect::<Vec<_>>().join("\n")))
             }
             Question::Metrics => Answer::text(self.measures.text(
                 &self.programmer,
                 &self.report,
                 self.source.troubles().len(),
-                self.was_ready,
+                self.is_ready(),
             )),
         };
         asked.answer(answer);

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "clippy allows them in functions marked as tests only, not in those they call")]
 
 mod chart;
+mod fits;
+mod monitoring;
 mod privileged;
 mod rendered;
 mod served;

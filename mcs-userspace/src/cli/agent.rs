@@ -162,6 +162,7 @@ impl Agent {
                     Level::Trace => 5,
                 },
             },
+            in_pod: in_pod(),
             fail_closed,
             listen,
             version: VERSION.to_owned(),

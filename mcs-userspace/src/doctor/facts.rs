@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::statfs;
 use rustix::process::{Resource, getrlimit};
 
+use crate::apiserver::in_pod;
 use crate::dataplane::cgroup2::{self, Mount};
 use crate::dataplane::coverage::{self, Coverage};
 use crate::dataplane::pins::is_bpf_filesystem;
@@ -74,7 +75,7 @@ impl Facts {
         let cgroup = chosen.map(|path| Cgroup {
             path: path.to_owned(),
             coverage: coverage::of(path).map_err(|error| format!("{error:#}")),
-            in_pod: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+            in_pod: in_pod(),
         });
         Self {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),

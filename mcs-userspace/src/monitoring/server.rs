@@ -1,7 +1,7 @@
 //! The server: one small answer to each question, nothing else.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +75,13 @@ impl Asked {
 /// # Errors
 /// The address cannot be listened on.
 async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = match TcpListener::bind(address).await {
+        // `[::]` stands for all addresses: of IPv4 where the kernel knows no other.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await?
+        }
+        bound => bound?,
+    };
     info!(address = %listener.local_addr()?, "/livez, /readyz, /metrics");
     Ok(listener)
 }

@@ -35,6 +35,15 @@ pub(crate) struct Args {
 
 /// `cargo xtask image`.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    make(args).map(drop)
+}
+
+/// The image's archive, made for tests: with the build that is quick to make.
+pub(crate) fn for_tests() -> Result<PathBuf> {
+    make(&Args { name: "localhost/mcs:dev".to_owned(), output: None, dev: true })
+}
+
+fn make(args: &Args) -> Result<PathBuf> {
     setup::need(&[Group::Build])?;
     let workspace = Workspace::open()?;
     let directory = workspace.cache("image")?;
@@ -56,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!("  {:<30} {:>10}", "archive", written.size);
     println!("{}\n{}", written.digest, archive.display());
-    Ok(())
+    Ok(archive)
 }
 
 /// Builds the static program in a directory of its own, which keeps the flags out of the main build.

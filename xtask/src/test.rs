@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    child, lint,
+    child, image, lint,
     setup::{self, Group},
     vm,
     workspace::Workspace,
@@ -23,7 +23,8 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 /// Run the tests, tier by tier, cheap ones first; stop at the first tier that fails.
 ///
 /// Tiers: `lint` (with --lint or under CI=true), `build`, `unit` (unit and property tests of every package), then each
-/// [[test]] target of tests/Cargo.toml (golden, kernel, e2e, …), and with --full `vm`.
+/// [[test]] target of tests/Cargo.toml (golden, kernel, e2e, …), and with --full `vm`. The tier `kube` builds an image and
+/// brings real clusters up.
 ///
 /// Tests that need root or a kernel feature say so and pass when it is missing, and fail under CI=true.
 #[derive(Debug, clap::Args)]
@@ -102,6 +103,12 @@ fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts)
             child::run(child::cargo(build).args(profile(args)).current_dir(&workspace.root))
         }
         "unit" => cargo_test(&["--lib", "--bins"], args, workspace, None, counts),
+        // Real clusters run the image, one test's at a time.
+        "kube" => {
+            setup::need(&[Group::Cluster])?;
+            image::for_tests()?;
+            cargo_test(&["--test", tier], args, workspace, Some(1), counts)
+        }
         tier => {
             // A test here is a set of processes in network namespaces. It mostly waits, so a small machine runs more of
             // them than it has cores; but each holds maps of many megabytes, so a big machine runs few.

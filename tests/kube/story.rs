@@ -27,6 +27,11 @@ fn member(kube: &Kube, cluster: &str, overlay: &str) {
     kube.kubectl(cluster, &["-n", SHOP, "wait", "--for=condition=Ready", "pod/client", "--timeout=120s"]).unwrap();
 }
 
+fn no_import(kube: &Kube, cluster: &str) {
+    let gone = || Ok(kube.get(cluster, "serviceimport", SHOP, "web")?.is_none().then_some(()));
+    kube.until(&format!("no import in {cluster}"), gone).unwrap();
+}
+
 /// One cluster's agents are privileged, the other's have three capabilities; the broker is a third API server.
 #[test]
 fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
@@ -69,12 +74,12 @@ fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
 
     // Unexported, it is gone: refused or unreachable at once, never sent elsewhere.
     kube.kubectl("c0", &["-n", SHOP, "delete", "serviceexport", "web"]).unwrap();
-    kube.until("no import in c1", || Ok(kube.get("c1", "serviceimport", SHOP, "web")?.is_none().then_some(())))
-        .unwrap();
+    no_import(&kube, "c1");
     let error = kube.until("no answer any more", || Ok(ask(&kube, "c1", &ips[0]).err())).unwrap();
     assert!(format!("{error:#}").contains("curl: (7)"), "{error:#}");
 
     // A leave takes its exports along, an uninstall leaves nothing on nodes.
+    no_import(&kube, "c0");
     kube.apply("c1", &web(1)).unwrap();
     kube.apply("c1", &[export()]).unwrap();
     kube.rolled_out("c1", SHOP, "deployment/web").unwrap();
@@ -82,8 +87,7 @@ fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
     reaches(&kube, "c0", &ips[0], &backends(&kube, "c1"));
     let kubeconfig = kube.kubeconfig("c1").unwrap().display().to_string();
     kube.mcs(&["leave", "--kubeconfig", &kubeconfig]).unwrap();
-    kube.until("no import in c0", || Ok(kube.get("c0", "serviceimport", SHOP, "web")?.is_none().then_some(())))
-        .unwrap();
+    no_import(&kube, "c0");
     for node in ["c1n0", "c1n1"] {
         assert!(left_on(&kube, node).contains("/sys/fs/bpf/mcs"), "{node}: that something was there");
     }

@@ -10,4 +10,5 @@ mod fits;
 mod monitoring;
 mod privileged;
 mod rendered;
+mod scraped;
 mod served;

@@ -28,8 +28,8 @@ fn member(kube: &Kube, cluster: &str, overlay: &str) {
 }
 
 fn no_import(kube: &Kube, cluster: &str) {
-    let gone = || Ok(kube.get(cluster, "serviceimport", SHOP, "web")?.is_none().then_some(()));
-    kube.until(&format!("no import in {cluster}"), gone).unwrap();
+    let what = format!("no import in {cluster}");
+    kube.until(&what, || Ok(kube.get(cluster, "serviceimport", SHOP, "web")?.is_none().then_some(()))).unwrap();
 }
 
 /// One cluster's agents are privileged, the other's have three capabilities; the broker is a third API server.

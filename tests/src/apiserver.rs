@@ -32,8 +32,7 @@ use crate::registry::Stop;
 
 use dir::Dir;
 use key::Key;
-use port::Port;
-
+pub use port::Port;
 pub use programs::{API_SERVER, CONTROLLER_MANAGER, ETCD, find, missing};
 
 /// How long a server may take to be ready; a busy machine of two cores takes ten times what an idle one does.

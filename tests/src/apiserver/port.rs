@@ -13,13 +13,14 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, soc
 
 /// A port that is nobody else's as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     number: u16,
     _socket: OwnedFd,
 }
 
 impl Port {
-    pub(crate) fn reserve() -> Result<Self> {
+    /// Takes one.
+    pub fn reserve() -> Result<Self> {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let socket = socket.context("make a socket")?;
         bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("bind a port of 127.0.0.1")?;
@@ -28,7 +29,9 @@ impl Port {
         Ok(Self { number: bound.port(), _socket: socket })
     }
 
-    pub(crate) fn number(&self) -> u16 {
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
         self.number
     }
 }

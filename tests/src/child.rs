@@ -117,7 +117,7 @@ pub struct Child {
 
 impl Child {
     /// Starts a program where this process runs; what it writes to both outputs is appended to a file.
-    pub(crate) fn start_here(mut command: Command, log: &Path) -> Result<Self> {
+    pub fn start_here(mut command: Command, log: &Path) -> Result<Self> {
         let what = format!("start {}", command.get_program().display());
         let open = || OpenOptions::new().create(true).append(true).open(log);
         let (out, err) = (open(), open());

@@ -23,7 +23,7 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 /// Run the tests, tier by tier, cheap ones first; stop at the first tier that fails.
 ///
 /// Tiers: `lint` (with --lint or under CI=true), `build`, `unit` (unit and property tests of every package), then each
-/// [[test]] target of tests/Cargo.toml (golden, kernel, e2e, …), and with --full `vm`. The tier `kube` builds an image and
+/// [[test]] target of tests/Cargo.toml (golden, kernel, e2e, …), and with --full `vm` and `kube`, which builds an image and
 /// brings real clusters up.
 ///
 /// Tests that need root or a kernel feature say so and pass when it is missing, and fail under CI=true.
@@ -86,7 +86,7 @@ fn choose(args: &Args, discovered: &[String], ci: bool) -> Result<Vec<String>> {
         args.tiers.is_empty()
             && match tier {
                 "lint" => args.lint || ci,
-                "vm" => args.full,
+                "vm" | "kube" => args.full,
                 _ => true,
             }
     };

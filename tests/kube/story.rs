@@ -2,7 +2,7 @@
 
 use mcs_clusters::{Proxy, Shape};
 use mcs_tests::kube::Kube;
-use mcs_tests::require_clusters;
+use mcs_tests::require_kube;
 
 use crate::load::Load;
 use crate::shop::{SHOP, addresses, ask, backends, client, export, host, namespace, reaches, web};
@@ -35,7 +35,7 @@ fn no_import(kube: &Kube, cluster: &str) {
 /// One cluster's agents are privileged, the other's have three capabilities; the broker is a third API server.
 #[test]
 fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
-    require_clusters!();
+    require_kube!();
     let kube = Kube::up(&Shape { broker: true, ..Shape::default() }).unwrap();
     kube.init_broker().unwrap();
     member(&kube, "c0", "member");
@@ -103,7 +103,7 @@ fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
 /// Nobody serves the API server's ClusterIP: its own address is given, as `deploy/no-kube-proxy` does.
 #[test]
 fn without_kube_proxy_the_api_servers_address_is_given() {
-    require_clusters!();
+    require_kube!();
     let shape = Shape { nodes: 1, proxies: vec![Proxy::None], broker: true, ..Shape::default() };
     let kube = Kube::up(&shape).unwrap();
     kube.init_broker().unwrap();

@@ -55,10 +55,10 @@ pub fn missing() -> Option<String> {
     crate::privilege::missing().or(programs).or_else(|| image().err().map(|error| error.to_string()))
 }
 
-/// Returns from the calling test if there can be no clusters here, as
-/// [`require_api_server!`](crate::require_api_server) does.
+/// Returns from the calling test if there can be no clusters with mcs here, as
+/// [`require_clusters!`](crate::require_clusters) does.
 #[macro_export]
-macro_rules! require_clusters {
+macro_rules! require_kube {
     () => {
         if let Some(why) = $crate::kube::missing() {
             let thread = ::std::thread::current();

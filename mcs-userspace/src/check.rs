@@ -18,7 +18,7 @@ use crate::api;
 use crate::claims::Claims;
 use crate::desired::{NodeContext, desired};
 use crate::manifest::{self, Counts, Interner, Parsed};
-use crate::model::{Import, ImportState, ObjectId, ObjectKey, World};
+use crate::model::{Import, ImportState, Object, ObjectId, ObjectKey, World};
 use crate::problem::{Problem, Severity};
 use crate::programmer::claimed;
 use crate::source::dir::{list_manifests, read_regular};
@@ -104,9 +104,13 @@ impl Check {
         self.counts.slices += counts.slices;
         self.counts.other += counts.other;
         for object in objects {
-            if self.is_first(file, &object.id()) {
-                self.world.apply(object);
+            if !self.is_first(file, &object.id()) {
+                continue;
             }
+            if let Object::Headless(key) = &object {
+                self.without_frontend.insert(key.clone());
+            }
+            self.world.apply(object);
         }
         for id in broken.into_iter().chain(idle) {
             if self.is_first(file, &id)

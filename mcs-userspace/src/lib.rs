@@ -15,6 +15,7 @@
 //! * [`dataplane`] programs, links and pins; [`failclosed`] what holds traffic back while there are none.
 //! * [`clusterset`] the control plane's decisions.
 //! * [`apiserver`] a Kubernetes API server, followed; [`controller`] the edges of the control plane.
+//! * [`dns`] names of the ClusterSet.
 //! * [`broker`] the verbs that prepare a ClusterSet: init, join, leave, revoke.
 //! * `monitoring` health and metrics over HTTP.
 //! * [`agent`] the loop; [`report`] what it says of itself; [`check`] manifests without a kernel; [`doctor`] the machine
@@ -33,6 +34,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod desired;
 pub mod doctor;
+pub mod dns;
 pub mod dump;
 pub mod failclosed;
 pub mod ids;

@@ -45,7 +45,7 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// Objects that are there and invalid as a whole.
     pub broken: Vec<ObjectId>,
-    /// Valid objects that mean nothing to the dataplane: headless imports, slices of local services.
+    /// Valid objects that mean nothing to anybody here: slices of local services.
     pub idle: Vec<ObjectId>,
     /// Something was there that may be a ServiceImport or EndpointSlice, and its name could not be read. So it cannot
     /// be told that any object is *not* in the file.
@@ -73,7 +73,7 @@ pub struct Counts {
 enum Verdict {
     /// A valid object.
     Object(Object),
-    /// Valid, and nothing for the dataplane: a headless import, a local service's slice.
+    /// Valid, and nothing to anybody here: a local service's slice.
     Idle,
     /// Invalid as a whole, as reported.
     Broken,

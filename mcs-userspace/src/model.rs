@@ -81,7 +81,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A ServiceImport of type ClusterSetIP. Headless ones have no frontend and stop at the source.
+/// A ServiceImport of type ClusterSetIP.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Import {
     /// Its namespace and name.
@@ -100,6 +100,17 @@ pub struct Import {
     pub distribution: Distribution,
     /// The annotation [`crate::api::CLUSTER_WEIGHTS`]: the share of each source cluster as a whole.
     pub cluster_weights: Option<BTreeMap<Arc<str>, u32>>,
+    /// SCTP ports: names lead to them ([`crate::dns`]), the dataplane leaves them alone.
+    pub sctp: Vec<SctpPort>,
+}
+
+/// An SCTP port of either kind of object.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SctpPort {
+    /// Empty for an unnamed port. At most 63 bytes.
+    pub name: Arc<str>,
+    /// 1..=65535.
+    pub port: u16,
 }
 
 /// A port of a ServiceImport.
@@ -138,6 +149,19 @@ pub struct Slice {
     pub ports: Vec<SlicePort>,
     /// The endpoints, one for each address.
     pub endpoints: Vec<Endpoint>,
+    /// What only names need to know.
+    pub names: SliceNames,
+}
+
+/// What of an EndpointSlice matters to names ([`crate::dns`]) and not to the dataplane. Most slices have none of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SliceNames {
+    /// `hostname` of the endpoints that have one, by their place in [`Slice::endpoints`], in its order.
+    pub hostnames: Vec<(u32, Arc<str>)>,
+    /// Addresses of an endpoint after its first, by its place in [`Slice::endpoints`], in its order.
+    pub further: Vec<(u32, Addr)>,
+    /// SCTP ports with a number.
+    pub sctp: Vec<SctpPort>,
 }
 
 /// A port of an EndpointSlice.
@@ -173,6 +197,8 @@ pub struct Endpoint {
 pub enum Object {
     /// A ServiceImport.
     Import(Import),
+    /// A ServiceImport of type Headless: it has names, and no frontend.
+    Headless(ObjectKey),
     /// An EndpointSlice.
     Slice(Slice),
 }
@@ -192,6 +218,7 @@ impl Object {
     pub fn id(&self) -> ObjectId {
         match self {
             Self::Import(import) => ObjectId::Import(import.key.clone()),
+            Self::Headless(key) => ObjectId::Import(key.clone()),
             Self::Slice(slice) => ObjectId::Slice(slice.key.clone()),
         }
     }
@@ -270,6 +297,8 @@ impl World {
                 self.imports.entry(key.clone()).or_default().import = Some(import);
                 vec![key]
             }
+            // to the dataplane it is none
+            Object::Headless(key) => self.delete(&ObjectId::Import(key)),
             Object::Slice(slice) => {
                 let import = ObjectKey { namespace: Arc::clone(&slice.key.namespace), name: Arc::clone(&slice.import) };
                 let mut touched = vec![import.clone()];

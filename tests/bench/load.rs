@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mcs::model::{Distribution, Endpoint, Event, Import, ImportPort, Object, ObjectKey, Protocol, Slice, SlicePort};
+use mcs::model::{
+    Distribution, Endpoint, Event, Import, ImportPort, Object, ObjectKey, Protocol, Slice, SliceNames, SlicePort,
+};
 use mcs_ebpf::{Addr, PortBe};
 use mcs_tests::Family;
 use mcs_tests::addresses::clusterset_ip;
@@ -76,6 +78,7 @@ impl Load {
             local_only: false,
             distribution: Distribution::Anywhere,
             cluster_weights: (kind == Kind::Weighted).then(weights),
+            sctp: Vec::new(),
         }
     }
 
@@ -94,6 +97,7 @@ impl Load {
                     port: PortBe::new(8080),
                 }],
                 endpoints: numbers.map(|number| self.endpoint(names, service, family, number)).collect(),
+                names: SliceNames::default(),
             }
         })
     }

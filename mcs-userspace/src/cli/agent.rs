@@ -207,12 +207,12 @@ pub(super) fn log_to_stderr(format: LogFormat, more: &str) {
 
 /// What `--source` may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum SourceName {
+pub(super) enum SourceName {
     Kube,
     Dir(PathBuf),
 }
 
-fn parse_source(text: &str) -> Result<SourceName, String> {
+pub(super) fn parse_source(text: &str) -> Result<SourceName, String> {
     match text.split_once(':') {
         None if text == "kube" => Ok(SourceName::Kube),
         Some(("dir", path)) if !path.is_empty() => Ok(SourceName::Dir(PathBuf::from(path))),
@@ -221,7 +221,7 @@ fn parse_source(text: &str) -> Result<SourceName, String> {
 }
 
 /// Where objects come from, where that was not said: from the API server if there is a way to it.
-fn source_of(source: Option<SourceName>, access: Access, in_pod: bool) -> SourceConfig {
+pub(super) fn source_of(source: Option<SourceName>, access: Access, in_pod: bool) -> SourceConfig {
     match source {
         Some(SourceName::Dir(path)) => SourceConfig::Dir(path),
         Some(SourceName::Kube) => SourceConfig::Kube(access),

@@ -9,6 +9,7 @@ mod check;
 mod controller;
 mod crds;
 mod detach;
+mod dns;
 mod doctor;
 mod dump;
 mod join;
@@ -52,6 +53,8 @@ enum Verb {
     Controller(controller::Controller),
     /// Show whether the agent of a pin directory has everything in the kernel, or how a member's ClusterSet stands.
     Status(status::Status),
+    /// Answer DNS queries for the ClusterSet's zone.
+    Dns(dns::Dns),
     /// Let exports of this cluster go that are gone though nobody saw them deleted.
     ApproveWithdrawal(approve_withdrawal::ApproveWithdrawal),
     /// Show the services in the kernel's maps, with or without a running agent.
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Verb::Leave(verb) => verb.run(),
         Verb::Controller(verb) => verb.run(),
         Verb::ApproveWithdrawal(verb) => verb.run(),
+        Verb::Dns(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Services(verb) => verb.run(),
         Verb::Dump(verb) => verb.run(),

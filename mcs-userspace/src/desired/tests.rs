@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{ObjectKey, Protocol, SlicePort};
+use crate::model::{ObjectKey, Protocol, SliceNames, SlicePort};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -32,6 +32,7 @@ fn import() -> Import {
         local_only: false,
         distribution: Distribution::Anywhere,
         cluster_weights: None,
+        sctp: Vec::new(),
     }
 }
 
@@ -55,6 +56,7 @@ fn slice(name: &str, cluster: &str, endpoints: &[&str]) -> Slice {
         cluster: cluster.into(),
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: PortBe::new(8080) }],
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
+        names: SliceNames::default(),
     }
 }
 

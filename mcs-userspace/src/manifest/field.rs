@@ -95,7 +95,7 @@ pub(crate) fn port(number: i64) -> Result<u16, String> {
 pub(super) enum Transport {
     /// One that is programmed.
     Programmed(Protocol),
-    /// SCTP: valid in Kubernetes, and not programmed.
+    /// SCTP: has names, and is not programmed.
     Sctp,
 }
 

@@ -11,7 +11,7 @@ use super::report::{Report, Reported};
 use super::shapes::{AffinityConfig, Annotations, Document, List, Metadata, Port, Spec};
 use super::{Verdict, created};
 use crate::api;
-use crate::model::{Distribution, Import, ImportPort, Object, ObjectKey};
+use crate::model::{Distribution, Import, ImportPort, Object, ObjectKey, SctpPort};
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is not written.
 const DEFAULT_AFFINITY_SECS: u32 = 10800;
@@ -26,13 +26,13 @@ pub(super) fn read(document: &Document<'_>, key: ObjectKey, report: &mut Report<
     let Some(kind) = report.required(&spec.kind, "spec.type") else { return Verdict::Broken };
     match &**kind {
         "ClusterSetIP" => {}
-        "Headless" => return Verdict::Idle,
+        "Headless" => return Verdict::Object(Object::Headless(key)),
         other => {
             report.invalid("spec.type", format_args!("{} is neither ClusterSetIP nor Headless", quoted(other)));
             return Verdict::Broken;
         }
     }
-    let (Ok(vips), Ok(ports)) = (vips(&spec.ips, report), ports(&spec.ports, report, names)) else {
+    let (Ok(vips), Ok((ports, sctp))) = (vips(&spec.ips, report), ports(&spec.ports, report, names)) else {
         return Verdict::Broken;
     };
     let metadata = match &document.metadata {
@@ -48,6 +48,7 @@ pub(super) fn read(document: &Document<'_>, key: ObjectKey, report: &mut Report<
         local_only: local_only(&spec.traffic_policy, report),
         distribution: distribution(&spec.distribution, report),
         cluster_weights: weights(&metadata.annotations, report, names),
+        sctp,
     }))
 }
 
@@ -75,7 +76,7 @@ fn vips(ips: &Lax<List<std::borrow::Cow<'_, str>>>, report: &mut Report<'_>) -> 
     Ok(vips)
 }
 
-/// TCP and UDP ports with unique names and unique (protocol, port).
+/// TCP and UDP ports with unique names and unique (protocol, port), and SCTP ports.
 ///
 /// An unnamed port may stand beside named ones if it is the only one of its kind: a Service could not have that, but
 /// an import is the union of several clusters' Services (KEP-1645: names are unique "including empty").
@@ -83,9 +84,10 @@ fn ports(
     list: &Lax<List<Port<'_>>>,
     report: &mut Report<'_>,
     names: &mut Interner,
-) -> Result<Vec<ImportPort>, Reported> {
-    let Some(list) = report.optional(list, "spec.ports")? else { return Ok(Vec::new()) };
+) -> Result<(Vec<ImportPort>, Vec<SctpPort>), Reported> {
+    let Some(list) = report.optional(list, "spec.ports")? else { return Ok((Vec::new(), Vec::new())) };
     let mut ports: Vec<ImportPort> = Vec::new();
+    let mut sctp = Vec::new();
     let (mut seen_names, mut seen_ports) = (HashSet::new(), HashSet::new());
     let mut valid = 0;
     for (i, port) in list.iter().enumerate() {
@@ -93,9 +95,13 @@ fn ports(
         let Some(port) = report.required(port, at) else { continue };
         let Some(port) = read_port(port, &at, report, names) else { continue };
         valid += 1;
-        let Some(port) = port else {
-            report.notice(at, "SCTP is not programmed");
-            continue;
+        let port = match port {
+            AnyPort::Programmed(port) => port,
+            AnyPort::Sctp(port) => {
+                report.notice(at, "SCTP is not programmed");
+                sctp.push(port);
+                continue;
+            }
         };
         if !seen_names.insert(Arc::clone(&port.name)) {
             let what = if port.name.is_empty() {
@@ -117,17 +123,22 @@ fn ports(
         report.invalid("spec.ports", "no usable port");
         return Err(Reported);
     }
-    Ok(ports)
+    Ok((ports, sctp))
 }
 
-/// A port by itself. `Some(None)` is a valid one that is not programmed.
-#[expect(clippy::option_option, reason = "invalid, valid and left out, valid are three things")]
+/// A valid port.
+enum AnyPort {
+    Programmed(ImportPort),
+    Sctp(SctpPort),
+}
+
+/// A port by itself.
 fn read_port(
     port: &Port<'_>,
     at: &std::fmt::Arguments<'_>,
     report: &mut Report<'_>,
     names: &mut Interner,
-) -> Option<Option<ImportPort>> {
+) -> Option<AnyPort> {
     let number = report.required(&port.port, format_args!("{at}.port"))?;
     let number = field::port(*number).map_err(|why| report.invalid(format_args!("{at}.port"), why)).ok()?;
     let name = report.optional(&port.name, format_args!("{at}.name")).ok()?.map_or("", |name| name);
@@ -139,8 +150,10 @@ fn read_port(
         .map_err(|why| report.invalid(format_args!("{at}.protocol"), why))
         .ok()?;
     Some(match protocol {
-        Transport::Programmed(protocol) => Some(ImportPort { name: names.get(name), protocol, port: number }),
-        Transport::Sctp => None,
+        Transport::Programmed(protocol) => {
+            AnyPort::Programmed(ImportPort { name: names.get(name), protocol, port: number })
+        }
+        Transport::Sctp => AnyPort::Sctp(SctpPort { name: names.get(name), port: number }),
     })
 }
 

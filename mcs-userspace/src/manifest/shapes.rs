@@ -102,6 +102,7 @@ shape! {
     struct Endpoint<'de> {
         "addresses" => addresses: List<Cow<'de, str>>,
         "conditions" => conditions: Conditions,
+        "hostname" => hostname: Cow<'de, str>,
         "nodeName" => node: Cow<'de, str>,
         "zone" => zone: Cow<'de, str>,
     }

@@ -14,7 +14,7 @@ use super::lax::{Lax, quoted};
 use super::report::{Report, Reported};
 use super::shapes::{self, Conditions, Document, Labels, List, Port};
 use crate::api;
-use crate::model::{Endpoint, Object, ObjectKey, Slice, SlicePort};
+use crate::model::{Endpoint, Object, ObjectKey, SctpPort, Slice, SliceNames, SlicePort};
 
 /// The cluster of endpoints of which that is not said.
 const UNKNOWN_CLUSTER: &str = "unknown";
@@ -40,9 +40,11 @@ pub(super) fn read(
     };
     let Some((import, cluster)) = owner(labels, lenient, report) else { return Verdict::Broken };
     let Some(ipv4) = is_ipv4(&document.address_type, report) else { return Verdict::Broken };
-    let (Ok(ports), Ok(endpoints)) =
-        (ports(&document.ports, report, names), endpoints(&document.endpoints, ipv4, report, names))
-    else {
+    let mut only_names = SliceNames::default();
+    let (Ok(ports), Ok(endpoints)) = (
+        ports(&document.ports, &mut only_names.sctp, report, names),
+        endpoints(&document.endpoints, ipv4, &mut only_names, report, names),
+    ) else {
         return Verdict::Broken;
     };
     Verdict::Object(Object::Slice(Slice {
@@ -51,6 +53,7 @@ pub(super) fn read(
         cluster: names.get(cluster),
         ports,
         endpoints,
+        names: only_names,
     }))
 }
 
@@ -81,9 +84,10 @@ fn is_ipv4(address_type: &Lax<Cow<'_, str>>, report: &mut Report<'_>) -> Option<
 }
 
 /// TCP and UDP ports with a number and unique names. The same number may serve several names: two ports of a Service
-/// may have one target.
+/// may have one target. SCTP ports go to `sctp`.
 fn ports(
     list: &Lax<List<Port<'_>>>,
+    sctp: &mut Vec<SctpPort>,
     report: &mut Report<'_>,
     names: &mut Interner,
 ) -> Result<Vec<SlicePort>, Reported> {
@@ -96,8 +100,15 @@ fn ports(
         let Some(port) = report.required(port, at) else { continue };
         let Some(port) = read_port(port, &at, report, names) else { continue };
         valid += 1;
-        // a port that is not programmed: said once, of the import
-        let Some(port) = port else { continue };
+        let port = match port {
+            AnyPort::Programmed(port) => port,
+            // that it is not programmed is said once, of the import
+            AnyPort::Sctp(port) => {
+                sctp.push(port);
+                continue;
+            }
+            AnyPort::Numberless => continue,
+        };
         if seen.insert(Arc::clone(&port.name)) {
             ports.push(port);
         } else {
@@ -112,14 +123,20 @@ fn ports(
     Ok(ports)
 }
 
-/// A port by itself. `Some(None)` is a valid one that is not programmed.
-#[expect(clippy::option_option, reason = "invalid, valid and left out, valid are three things")]
+/// A valid port.
+enum AnyPort {
+    Programmed(SlicePort),
+    Sctp(SctpPort),
+    Numberless,
+}
+
+/// A port by itself.
 fn read_port(
     port: &Port<'_>,
     at: &std::fmt::Arguments<'_>,
     report: &mut Report<'_>,
     names: &mut Interner,
-) -> Option<Option<SlicePort>> {
+) -> Option<AnyPort> {
     let name = report.optional(&port.name, format_args!("{at}.name")).ok()?.map_or("", |name| name);
     if !name.is_empty() {
         field::dns_label(name).map_err(|why| report.invalid(format_args!("{at}.name"), why)).ok()?;
@@ -130,20 +147,21 @@ fn read_port(
         .ok()?;
     let Some(number) = report.optional(&port.port, format_args!("{at}.port")).ok()? else {
         report.notice(format_args!("{at}.port"), "a port without a number is not programmed");
-        return Some(None);
+        return Some(AnyPort::Numberless);
     };
     let number = field::port(*number).map_err(|why| report.invalid(format_args!("{at}.port"), why)).ok()?;
     Some(match protocol {
         Transport::Programmed(protocol) => {
-            Some(SlicePort { name: names.get(name), protocol, port: PortBe::new(number) })
+            AnyPort::Programmed(SlicePort { name: names.get(name), protocol, port: PortBe::new(number) })
         }
-        Transport::Sctp => None,
+        Transport::Sctp => AnyPort::Sctp(SctpPort { name: names.get(name), port: number }),
     })
 }
 
 fn endpoints(
     list: &Lax<List<shapes::Endpoint<'_>>>,
     ipv4: bool,
+    only_names: &mut SliceNames,
     report: &mut Report<'_>,
     names: &mut Interner,
 ) -> Result<Vec<Endpoint>, Reported> {
@@ -151,7 +169,11 @@ fn endpoints(
     let mut endpoints = Vec::with_capacity(list.len());
     for (i, endpoint) in list.iter().enumerate() {
         let Some(endpoint) = report.required(endpoint, format_args!("endpoints[{i}]")) else { continue };
-        endpoints.extend(read_endpoint(endpoint, i, ipv4, report, names));
+        let Some(valid) = read_endpoint(endpoint, i, ipv4, report, names) else { continue };
+        let place = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+        endpoints.push(valid);
+        only_names.hostnames.extend(hostname(endpoint, i, report, names).map(|name| (place, name)));
+        only_names.further.extend(further_addresses(endpoint, i, ipv4, report).into_iter().map(|addr| (place, addr)));
     }
     if endpoints.is_empty() && !list.is_empty() {
         report.invalid("endpoints", "no usable endpoint");
@@ -186,6 +208,40 @@ fn read_endpoint(
     Some(Endpoint { addr, ready, serving, terminating, node, zone })
 }
 
+/// The endpoint's name below its cluster's, where it has one of its own.
+fn hostname(
+    endpoint: &shapes::Endpoint<'_>,
+    i: usize,
+    report: &mut Report<'_>,
+    names: &mut Interner,
+) -> Option<Arc<str>> {
+    let field = format_args!("endpoints[{i}].hostname");
+    let name = report.optional(&endpoint.hostname, field).ok()??;
+    if name.is_empty() {
+        return None;
+    }
+    field::dns_label(name).map_err(|why| report.invalid(field, why)).ok()?;
+    Some(names.get(name))
+}
+
+/// The addresses after the first, as far as they are valid: names lead to all of them.
+fn further_addresses(endpoint: &shapes::Endpoint<'_>, i: usize, ipv4: bool, report: &mut Report<'_>) -> Vec<Addr> {
+    let Lax::Good(addresses) = &endpoint.addresses else { return Vec::new() };
+    let mut further = Vec::new();
+    for (j, address) in addresses.iter().enumerate().skip(1) {
+        let Some(text) = report.required(address, format_args!("endpoints[{i}].addresses[{j}]")) else { continue };
+        match field::address(text) {
+            Ok(ip) if ip.is_ipv4() == ipv4 => further.push(Addr::from(ip)),
+            Ok(ip) => report.invalid(
+                format_args!("endpoints[{i}].addresses[{j}]"),
+                format_args!("{ip} is {}, not of the slice's addressType", field::family(&ip)),
+            ),
+            Err(why) => report.invalid(format_args!("endpoints[{i}].addresses[{j}]"), why),
+        }
+    }
+    further
+}
+
 /// The address that counts. Kubernetes: the addresses of one endpoint are interchangeable, consumers use the first.
 fn first_address(addresses: &Lax<List<Cow<'_, str>>>, i: usize, ipv4: bool, report: &mut Report<'_>) -> Option<Addr> {
     let addresses = report.required(addresses, format_args!("endpoints[{i}].addresses"))?;
@@ -202,7 +258,7 @@ fn first_address(addresses: &Lax<List<Cow<'_, str>>>, i: usize, ipv4: bool, repo
         return None;
     }
     if addresses.len() > 1 {
-        let why = "only an endpoint's first address is used";
+        let why = "only an endpoint's first address gets connections";
         report.notice(format_args!("endpoints[{i}].addresses[1]"), why);
     }
     Some(Addr::from(ip))

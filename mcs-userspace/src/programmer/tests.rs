@@ -12,7 +12,7 @@ use super::*;
 use crate::dump::{as_dumped, without_ids};
 use crate::maps::Sizes;
 use crate::maps::fake::FakeMaps;
-use crate::model::{Distribution, Endpoint, Import, ImportPort, Object, Protocol, Slice, SlicePort};
+use crate::model::{Distribution, Endpoint, Import, ImportPort, Object, Protocol, Slice, SliceNames, SlicePort};
 use crate::plan::tests::reader::{Allowed, Reader, active};
 use crate::plan::tests::{ROOMY, TIGHT, cases};
 
@@ -47,6 +47,7 @@ fn import(n: u8, vips: u8, created: Option<i64>, ports: &[(&str, Protocol, u16)]
         local_only: false,
         distribution: Distribution::Anywhere,
         cluster_weights: None,
+        sctp: Vec::new(),
     }
 }
 
@@ -75,6 +76,7 @@ fn slice(n: u8, of: u8, cluster: &str, endpoints: &[u8]) -> Slice {
                 zone: None,
             })
             .collect(),
+        names: SliceNames::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{Distribution, Import, Protocol, Slice};
+use crate::model::{Distribution, Import, Protocol, SctpPort, Slice};
 
 fn read(file: &str, text: &str) -> Parsed {
     parse(file, text.as_bytes(), &mut Interner::default()).unwrap()
@@ -295,7 +295,7 @@ fn a_wrong_part_of_a_slice_costs_itself() {
         (
             "/endpoints",
             json!([{"addresses": ["10.0.0.1", "10.0.0.9"]}]),
-            "endpoints[0].addresses[1]: only an endpoint's first address is used",
+            "endpoints[0].addresses[1]: only an endpoint's first address gets connections",
         ),
         ("/endpoints", json!([null, {"addresses": ["10.0.0.1"]}]), "endpoints[0]: missing: an object belongs here"),
         (
@@ -360,13 +360,40 @@ fn invalid_as_a_whole() {
 fn neither_object_nor_problem() {
     let mut labels = slice(json!({}));
     labels["metadata"]["labels"] = json!({"kubernetes.io/service-name": "cart"});
-    let headless = import(json!({"type": "Headless", "ports": []}));
     let other = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": 7}});
-    for value in [labels, headless, other] {
+    for value in [labels, other] {
         let parsed = read_json(&value);
         assert_eq!((parsed.objects.len(), parsed.broken.len(), parsed.problems.len()), (0, 0, 0), "{value}");
         assert!(!parsed.unidentified);
     }
+}
+
+#[test]
+fn headless_imports_are_objects_of_their_own() {
+    let parsed = read_json(&import(json!({"type": "Headless", "ports": [{"name": "http", "port": 80}]})));
+    assert_eq!(parsed.objects, [Object::Headless(ObjectKey::new("shop", "cart"))]);
+    assert_eq!(parsed.problems, []);
+}
+
+#[test]
+fn what_only_names_need() {
+    let parsed = read_json(&slice(json!({
+        "ports": [{"name": "http", "port": 8080}, {"name": "sig", "protocol": "SCTP", "port": 2905}],
+        "endpoints": [
+            {"addresses": ["127.0.0.1"], "hostname": "lost"},
+            {"addresses": ["10.0.0.1"]},
+            {"addresses": ["10.0.0.2", "10.0.0.3", "fd00::3"], "hostname": "app-0"},
+            {"addresses": ["10.0.0.4"], "hostname": "App_1"},
+        ],
+    })));
+    let names = &the_slice(&parsed).names;
+    assert_eq!(names.hostnames, [(1, Arc::from("app-0"))], "places are those of valid endpoints");
+    assert_eq!(names.further, [(1, std::net::IpAddr::from([10, 0, 0, 3]).into())]);
+    assert_eq!(names.sctp, [SctpPort { name: "sig".into(), port: 2905 }]);
+    let import = read_json(&import(json!({"type": "ClusterSetIP", "ips": ["10.96.0.1"], "ports": [
+        {"name": "http", "port": 80}, {"name": "sig", "protocol": "SCTP", "port": 2905},
+    ]})));
+    assert_eq!(the_import(&import).sctp, [SctpPort { name: "sig".into(), port: 2905 }]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn short(events: &[Event]) -> Vec<String> {
         .iter()
         .map(|event| match event {
             Event::Apply(Object::Import(import)) => format!("+{}:{}", import.key.name, import.ports[0].port),
+            Event::Apply(Object::Headless(key)) => format!("+{}:headless", key.name),
             Event::Apply(Object::Slice(slice)) => format!("+{}", slice.key.name),
             Event::Delete(ObjectId::Import(key) | ObjectId::Slice(key)) => format!("-{}", key.name),
             Event::Synced => "synced".to_owned(),
@@ -130,7 +131,7 @@ fn an_object_that_became_invalid_keeps_its_last_good_form() {
     assert_eq!(files.state.unread(), Unread::default());
     // headless is an explicit word
     files.put("a.json", &import("y", 3).replace("ClusterSetIP", "Headless"));
-    assert_eq!(files.settle(), ["-y"]);
+    assert_eq!(files.settle(), ["+y:headless"]);
 }
 
 #[test]

@@ -11,6 +11,8 @@
 //! control-plane
 //!  propagation   from a change in one cluster to its consequence in the other, over real API servers
 //!  scale         5 000 × 20: controllers' memory, what lies at the broker, what one change writes
+//! dns
+//!  names         queries per second, time and memory of `mcs dns` with 10 000 imports, beside a real CoreDNS
 //! ```
 //!
 //! Everything runs in network namespaces and cgroups of the fleet harness and leaves nothing behind. Each section prints
@@ -22,6 +24,7 @@
 mod bpf;
 mod connect;
 mod control_plane;
+mod dns;
 mod figures;
 mod iperf;
 mod kube_proxy;
@@ -76,6 +79,7 @@ struct Args {
 enum What {
     Dataplane,
     ControlPlane,
+    Dns,
 }
 
 /// A part of the bench.
@@ -88,6 +92,7 @@ enum Section {
     KubeProxy,
     Propagation,
     Scale,
+    Names,
 }
 
 /// How thorough.
@@ -103,6 +108,7 @@ impl Section {
         match self {
             Self::Connect | Self::Programming | Self::Throughput | Self::Rate | Self::KubeProxy => What::Dataplane,
             Self::Propagation | Self::Scale => What::ControlPlane,
+            Self::Names => What::Dns,
         }
     }
 
@@ -115,6 +121,7 @@ impl Section {
             Self::KubeProxy => kube_proxy::run(size),
             Self::Propagation => control_plane::propagation::run(size),
             Self::Scale => control_plane::scale::run(size),
+            Self::Names => dns::run(size),
         }
     }
 }
@@ -123,6 +130,7 @@ fn run(args: &Args) -> Result<bool> {
     let missing = match args.what {
         What::Dataplane => privilege::missing(),
         What::ControlPlane => apiserver::missing(),
+        What::Dns => dns::missing(),
     };
     if let Some(why) = missing {
         bail!("cannot run here: {why}");

@@ -13,7 +13,7 @@
 
 mod dir;
 mod key;
-mod port;
+pub(crate) mod port;
 mod programs;
 
 use std::fs;

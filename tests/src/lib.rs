@@ -36,6 +36,7 @@
 //! * [`apiserver`] real API servers, without nodes; [`client`] what tests ask of them; [`mcs`] its verbs and controllers.
 //! * [`clusters`] real clusters with kubelets and pods, for the tiers that need them.
 //! * [`kube`] `mcs` on real clusters, installed with `deploy/`.
+//! * [`dns`] DNS servers of the ClusterSet's zone, and `dig`.
 //! * [`privilege`] what a machine must allow; [`owner`], `removal`, `registry`, `signal`: leaving nothing behind.
 
 pub mod addresses;
@@ -45,6 +46,7 @@ pub mod cgroup;
 pub mod child;
 pub mod client;
 pub mod clusters;
+pub mod dns;
 pub mod fleet;
 pub mod identity;
 mod iproute;

@@ -32,6 +32,10 @@ enum What {
     ///
     /// Sections: propagation, scale. Writes target/bench/control-plane.json.
     ControlPlane(How),
+    /// `mcs dns` beside a real CoreDNS on the same objects, one core each: queries per second, time of one, memory.
+    ///
+    /// Section: names. Writes target/bench/dns.json.
+    Dns(How),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (what, How { quick, full, only, check }) = match &args.what {
         What::Dataplane(how) => ("dataplane", how),
         What::ControlPlane(how) => ("control-plane", how),
+        What::Dns(how) => ("dns", how),
     };
     if matches!(args.what, What::Dataplane(_)) && !child::is_root() {
         bail!("bench: namespaces, cgroups and BPF need root: run it as root");

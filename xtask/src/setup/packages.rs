@@ -19,7 +19,7 @@ struct Package {
     essential: bool,
 }
 
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 8] = [
     Package {
         name: "iproute2",
         program: "ip",
@@ -30,6 +30,7 @@ const PACKAGES: [Package; 7] = [
     Package { name: "nftables", program: "nft", groups: &[Group::Test, Group::Bench], essential: false },
     Package { name: "iptables", program: "iptables", groups: &[Group::Test, Group::Bench], essential: false },
     Package { name: "faketime", program: "faketime", groups: &[Group::Test], essential: true },
+    Package { name: "bind9-dnsutils", program: "dig", groups: &[Group::Test, Group::Bench], essential: false },
     Package { name: "qemu-system-x86", program: "qemu-system-x86_64", groups: &[Group::Vm], essential: true },
     Package { name: "xz-utils", program: "xz", groups: &[Group::Vm], essential: true },
 ];

@@ -60,8 +60,6 @@ fn shop() -> Zone {
     )
 }
 
-const SOA: &str = "authority: clusterset.local 5 SOA";
-
 fn expect(zone: &Zone, name: &str, rtype: Rtype, expected: &[&str]) {
     assert_eq!(ask(zone, name, rtype), expected, "{name} {rtype}");
 }
@@ -69,10 +67,11 @@ fn expect(zone: &Zone, name: &str, rtype: Rtype, expected: &[&str]) {
 #[test]
 fn the_zone_itself() {
     let zone = shop();
-    let soa =
-        "clusterset.local 7 SOA ns.dns.clusterset.local. hostmaster.clusterset.local. 1700000000 7200 1800 86400 7";
-    let soa = &*ask(&zone, "clusterset.local", Rtype::SOA)[1].replace("local. ", "local ").replace(soa, "soa");
-    assert!(soa.contains("1700000000") && soa.contains("hostmaster.clusterset.local") || soa == "soa", "{soa}");
+    let soa = &ask(&zone, "clusterset.local", Rtype::SOA)[1];
+    assert!(soa.starts_with("clusterset.local 7 SOA ns.dns.clusterset.local"), "{soa}");
+    for part in ["hostmaster.clusterset.local", "1700000000", "7200", "1800", "86400"] {
+        assert!(soa.contains(part), "{soa}");
+    }
     expect(
         &zone,
         "dns-version.clusterset.local",
@@ -90,7 +89,6 @@ fn the_zone_itself() {
     );
     expect(&zone, "ns.dns.clusterset.local", Rtype::A, &["NOERROR aa", "ns.dns.clusterset.local 5 A 10.1.1.1"]);
     expect(&zone, "ns.dns.clusterset.local", Rtype::AAAA, &["NOERROR aa", "ns.dns.clusterset.local 5 AAAA fd00::53"]);
-    assert!(!SOA.is_empty());
 }
 
 #[test]
@@ -186,7 +184,7 @@ fn services_by_cluster_set_ip() {
         Rtype::SRV,
         &[
             "NOERROR aa",
-            "_http._tcp.cart.shop.svc.clusterset.local 5 SRV 0 50 80 cart.shop.svc.clusterset.local.",
+            "_http._tcp.cart.shop.svc.clusterset.local 5 SRV 0 50 80 cart.shop.svc.clusterset.local",
             glue[0],
             glue[1],
         ],
@@ -197,7 +195,7 @@ fn services_by_cluster_set_ip() {
         Rtype::SRV,
         &[
             "NOERROR aa",
-            "cart.shop.svc.clusterset.local 5 SRV 0 50 80 cart.shop.svc.clusterset.local.",
+            "cart.shop.svc.clusterset.local 5 SRV 0 50 80 cart.shop.svc.clusterset.local",
             glue[0],
             glue[1],
         ],
@@ -210,8 +208,8 @@ fn services_by_cluster_set_ip() {
         Rtype::SRV,
         &[
             "NOERROR aa",
-            "single.shop.svc.clusterset.local 5 SRV 0 33 2905 single.shop.svc.clusterset.local.",
-            "single.shop.svc.clusterset.local 5 SRV 0 33 53 single.shop.svc.clusterset.local.",
+            "single.shop.svc.clusterset.local 5 SRV 0 33 2905 single.shop.svc.clusterset.local",
+            "single.shop.svc.clusterset.local 5 SRV 0 33 53 single.shop.svc.clusterset.local",
             "additional: single.shop.svc.clusterset.local 5 A 10.97.0.2",
         ],
     );
@@ -257,7 +255,7 @@ fn headless_services() {
     // five pairs of address and port; a port is the endpoint's
     let targets = ["10-1-0-2.west", "db-0.east", "db-0.west", "db-1.east"];
     let mut expected = vec!["NOERROR aa".to_owned()];
-    expected.extend(targets.map(|t| format!("_sql._tcp.{db} 5 SRV 0 20 5432 {t}.{db}.")));
+    expected.extend(targets.map(|t| format!("_sql._tcp.{db} 5 SRV 0 20 5432 {t}.{db}")));
     expected.extend([
         format!("additional: 10-1-0-2.west.{db} 5 A 10.1.0.2"),
         format!("additional: db-0.east.{db} 5 A 10.0.1.1"),
@@ -320,7 +318,7 @@ fn a_name_waits_for_its_address_on_this_node() {
     assert_eq!(
         ask(&zone, cart, Rtype::SRV)[1..],
         [
-            "cart.shop.svc.clusterset.local 5 SRV 0 100 80 cart.shop.svc.clusterset.local.",
+            "cart.shop.svc.clusterset.local 5 SRV 0 100 80 cart.shop.svc.clusterset.local",
             "additional: cart.shop.svc.clusterset.local 5 A 10.97.0.1"
         ]
     );

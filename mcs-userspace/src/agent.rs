@@ -203,7 +203,7 @@ async fn start(source: &SourceConfig, given: &Given) -> anyhow::Result<(String, 
     Ok(match source {
         SourceConfig::Dir(path) => (format!("dir:{}", path.display()), Source::Dir(Box::new(DirSource::new(path)?))),
         SourceConfig::Kube(access) => {
-            ("kube".to_owned(), Source::Kube(Box::new(KubeSource::start(access, &given.node).await?)))
+            ("kube".to_owned(), Source::Kube(Box::new(KubeSource::start(access, Some(&given.node)).await?)))
         }
     })
 }

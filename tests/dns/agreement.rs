@@ -6,7 +6,7 @@ use mcs_tests::dns::{Answer, missing};
 use mcs_tests::privilege;
 
 use crate::objects::SHOP;
-use crate::world::World;
+use crate::world::{Source, World};
 
 /// Names below the zone, existing and not.
 const NAMES: &[&str] = &[
@@ -114,7 +114,7 @@ fn both_servers_say_the_same_but_for_what_is_listed() {
     if let Some(why) = missing() {
         return privilege::skip("both_servers_say_the_same_but_for_what_is_listed", &why);
     }
-    let world = World::start(SHOP).unwrap();
+    let world = World::start(SHOP, Source::Kube).unwrap();
     for server in world.both() {
         // the last that the source told has arrived
         server.wait("all objects", "2001-db8--a-1.east.raw.shop.svc", "AAAA", |answer| answer.count() == 1).unwrap();

@@ -5,7 +5,7 @@ use mcs_tests::dns::missing;
 use mcs_tests::privilege;
 
 use crate::objects::{SHOP, slice};
-use crate::world::World;
+use crate::world::{Source, World};
 
 /// KEP-3335: replicas move one by one, each keeps its ordinal, and its name changes only in the cluster's id.
 #[test]
@@ -13,7 +13,7 @@ fn a_stateful_set_moves_to_another_cluster() {
     if let Some(why) = missing() {
         return privilege::skip("a_stateful_set_moves_to_another_cluster", &why);
     }
-    let world = World::start(SHOP).unwrap();
+    let world = World::start(SHOP, Source::Kube).unwrap();
     world.apply("{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, metadata: {namespace: shop, name: app}, spec: {type: Headless, ports: []}}").unwrap();
     let pods = |cluster: &str, net: u8, ordinals: &[u8]| {
         let list: Vec<String> =
@@ -56,7 +56,7 @@ fn services_come_and_go() {
     if let Some(why) = missing() {
         return privilege::skip("services_come_and_go", &why);
     }
-    let world = World::start(SHOP).unwrap();
+    let world = World::start(SHOP, Source::Dir).unwrap();
     for server in world.both() {
         server.wait("not there", "late.shop.svc", "A", |answer| answer.status == "NXDOMAIN").unwrap();
     }

@@ -8,14 +8,14 @@ use mcs_tests::dns::missing;
 use mcs_tests::privilege;
 
 use crate::objects::{SHOP, many};
-use crate::world::World;
+use crate::world::{Source, World};
 
 #[test]
 fn large_answers_are_cut_over_udp_and_whole_over_tcp() {
     if let Some(why) = missing() {
         return privilege::skip("large_answers_are_cut_over_udp_and_whole_over_tcp", &why);
     }
-    let world = World::start(SHOP).unwrap();
+    let world = World::start(SHOP, Source::Kube).unwrap();
     world.apply(&many("crowd", 3000)).unwrap();
     for server in world.both() {
         let whole = server.wait("all endpoints", "crowd.shop.svc", "A", |answer| answer.has("tc")).and_then(|_| {
@@ -44,7 +44,7 @@ fn letters_of_the_question_come_back_and_noise_gets_no_answer() {
     if let Some(why) = missing() {
         return privilege::skip("letters_of_the_question_come_back_and_noise_gets_no_answer", &why);
     }
-    let world = World::start(SHOP).unwrap();
+    let world = World::start(SHOP, Source::Kube).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.connect(world.mcs.addr()).unwrap();

@@ -13,7 +13,16 @@ use mcs_tests::{manifest, mcs};
 /// How long anything may take that should happen soon.
 const SOON: Duration = Duration::from_secs(60);
 
-/// All of it. `mcs dns` reads a directory of what the API server holds.
+/// What `mcs dns` reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// The API server.
+    Kube,
+    /// A directory of what the API server holds.
+    Dir,
+}
+
+/// All of it.
 pub(crate) struct World {
     pub(crate) coredns: DnsServer,
     pub(crate) mcs: DnsServer,
@@ -24,7 +33,7 @@ pub(crate) struct World {
 
 impl World {
     /// With these objects.
-    pub(crate) fn start(objects: &str) -> Result<Self> {
+    pub(crate) fn start(objects: &str, source: Source) -> Result<Self> {
         let server = ApiServer::start("names")?;
         let client = server.client()?;
         client.apply_yaml(&mcs::run(["crds"])?)?;
@@ -38,8 +47,12 @@ impl World {
         fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
         hand_on(&client, &dir)?;
         let coredns = DnsServer::coredns(&server, &[])?;
-        let source = format!("dir:{}", dir.display());
-        let mcs = DnsServer::mcs(server.dir(), &["--source", &source], &[], &[])?;
+        let (from_dir, kubeconfig) = (format!("dir:{}", dir.display()), server.kubeconfig().display().to_string());
+        let source: &[&str] = match source {
+            Source::Kube => &["--source", "kube", "--kubeconfig", &kubeconfig],
+            Source::Dir => &["--source", &from_dir],
+        };
+        let mcs = DnsServer::mcs(server.dir(), source, &[], &[])?;
         Ok(Self { coredns, mcs, client, dir, _server: server })
     }
 

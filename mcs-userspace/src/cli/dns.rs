@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::agent::{LogFormat, log_to_stderr, parse_source};
+use super::agent::{LogFormat, SourceName, log_to_stderr, parse_source, source_of};
+use crate::apiserver::{Access, in_pod};
 use crate::dataplane::pins::PinDir;
 use crate::dns::name::ZoneName;
 use crate::dns::run::{Config, run};
@@ -17,9 +18,12 @@ use crate::dns::zone::Settings;
 /// services, and of the endpoints of headless ones.
 #[derive(Args, Debug)]
 pub(super) struct Dns {
-    /// Where objects come from: dir:PATH, a directory of Kubernetes manifests (*.json, *.yaml, *.yml), followed live.
-    #[arg(long, env = "MCS_SOURCE", value_parser = parse_source, value_name = "SOURCE", default_value = "dir:/etc/mcs/manifests")]
-    source: PathBuf,
+    /// Where objects come from: kube, this cluster's API server; or dir:PATH, a directory of Kubernetes manifests (*.json,
+    /// *.yaml, *.yml), followed live. By default kube in a Pod and with --kubeconfig, else dir:/etc/mcs/manifests.
+    #[arg(long, env = "MCS_SOURCE", value_parser = parse_source, value_name = "SOURCE")]
+    source: Option<SourceName>,
+    #[command(flatten)]
+    access: Access,
     /// Addresses to listen on, each for UDP and TCP.
     #[arg(long, env = "MCS_DNS_LISTEN", value_delimiter = ',', default_value = "[::]:53", value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
@@ -39,6 +43,9 @@ pub(super) struct Dns {
     /// Threads that answer UDP on each address; by default one for each CPU, at most four.
     #[arg(long, env = "MCS_DNS_THREADS", value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     threads: Option<u16>,
+    /// Serve /livez, /readyz and /metrics (Prometheus) at http://ADDRESS; by default nowhere.
+    #[arg(long, env = "MCS_DNS_HEALTH_LISTEN", value_name = "ADDRESS")]
+    health_listen: Option<SocketAddr>,
     /// Form of the log on stderr. What is logged: MCS_LOG, for instance `info` or `mcs=debug`.
     #[arg(long, env = "MCS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -46,14 +53,16 @@ pub(super) struct Dns {
 
 impl Dns {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { source, listen, zone, ttl, negative_ttl, pin_dir, threads, log_format } = self;
+        let Self { source, access, listen, zone, ttl, negative_ttl, pin_dir, threads, health_listen, log_format } =
+            self;
         log_to_stderr(log_format, "");
         let config = Config {
-            source,
+            source: source_of(source, access, in_pod()),
             listen,
             threads: threads.map_or_else(default_threads, usize::from),
             settings: Settings { zone, ttl, negative_ttl, name_servers: Vec::new() },
             pins: pin_dir.map(PinDir::new),
+            health: health_listen,
         };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;

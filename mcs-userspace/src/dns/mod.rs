@@ -14,6 +14,7 @@
 
 pub mod lookup;
 pub mod message;
+mod metrics;
 pub mod name;
 mod packet;
 pub mod programmed;

@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use mcs_tests::apiserver::ApiServer;
 use mcs_tests::client::{Client, Kind, condition};
 use mcs_tests::dns::{self, DnsServer};
-use mcs_tests::{manifest, mcs};
+use mcs_tests::mcs;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
@@ -69,14 +69,9 @@ pub(crate) fn run(size: Size) -> Result<Found> {
     make(&client, imports)?;
     say("starting CoreDNS and mcs dns");
     let coredns = DnsServer::coredns(&server, &["taskset", "-c", "0"])?;
-    let dir = server.dir().join("objects");
-    std::fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let mut objects = client.list(Kind::IMPORT, NAMESPACE)?;
-    objects.extend(client.list(Kind::SLICE, NAMESPACE)?.into_iter());
-    manifest::write(&dir, "objects", &objects)?;
-    drop(objects);
-    let source = format!("dir:{}", dir.display());
-    let mcs = DnsServer::mcs(server.dir(), &["--source", &source], &[], &["taskset", "-c", "0"])?;
+    let kubeconfig = server.kubeconfig().display().to_string();
+    let source = ["--source", "kube", "--kubeconfig", &kubeconfig];
+    let mcs = DnsServer::mcs(server.dir(), &source, &[], &["taskset", "-c", "0"])?;
     let servers = [&coredns, &mcs];
     for server in servers {
         let last = format!("s{}.{NAMESPACE}.svc", imports - 1);

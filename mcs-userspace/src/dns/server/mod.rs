@@ -5,6 +5,7 @@ mod udp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use nix::sys::socket::{
@@ -12,29 +13,61 @@ use nix::sys::socket::{
 };
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use super::message::{Transport, respond};
 use super::zone::Zone;
 
-/// The zone, as all who answer from it and who changes it share it.
+/// The zone, as all who answer from it and who changes it share it, and how often they did.
 #[derive(Clone, Debug)]
-pub struct Shared(Arc<RwLock<Zone>>);
+pub struct Shared(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    zone: RwLock<Zone>,
+    answered: [Codes; 2],
+}
+
+/// How many answers had each code.
+type Codes = [AtomicU64; 16];
 
 impl Shared {
     /// Shares a zone.
     #[must_use]
     pub fn new(zone: Zone) -> Self {
-        Self(Arc::new(RwLock::new(zone)))
+        Self(Arc::new(Inner { zone: RwLock::new(zone), answered: Default::default() }))
     }
 
     /// The zone as it is now.
     #[must_use]
     pub fn read(&self) -> RwLockReadGuard<'_, Zone> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.zone.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The zone, to be changed. To be held for short: nothing is answered meanwhile.
     #[must_use]
     pub fn write(&self) -> RwLockWriteGuard<'_, Zone> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.zone.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a query, see [`respond`], and counts it.
+    fn respond(&self, zone: &Zone, query: &[u8], transport: Transport, out: &mut Vec<u8>) {
+        respond(zone, query, transport, out);
+        if let Some(count) = out.get(3).and_then(|flags| self.codes(transport).get(usize::from(flags & 0xf))) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many answers had each code, by its number.
+    #[must_use]
+    pub fn answered(&self, transport: Transport) -> [u64; 16] {
+        self.codes(transport).each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    fn codes(&self, transport: Transport) -> &Codes {
+        let [udp, tcp] = &self.0.answered;
+        match transport {
+            Transport::Udp => udp,
+            Transport::Tcp => tcp,
+        }
     }
 }
 

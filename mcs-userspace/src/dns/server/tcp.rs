@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::{Shared, bound};
-use crate::dns::message::{Transport, respond};
+use crate::dns::message::Transport;
 
 /// How long a client may be silent, or take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +63,7 @@ async fn connection(stream: TcpStream, zone: &Shared) -> io::Result<()> {
         }
         query.resize(usize::from(u16::from_be_bytes(length)), 0);
         tokio::time::timeout(PATIENCE, read_exact(&stream, &mut query)).await??;
-        respond(&zone.read(), &query, Transport::Tcp, &mut response);
+        zone.respond(&zone.read(), &query, Transport::Tcp, &mut response);
         let Ok(length) = u16::try_from(response.len()) else { return Ok(()) };
         if length == 0 {
             // what cannot be answered will not become better

@@ -20,7 +20,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny};
 use tracing::{debug, warn};
 
 use super::{Shared, bound};
-use crate::dns::message::{Transport, respond};
+use crate::dns::message::Transport;
 
 /// Datagrams that are read at a time.
 const BATCH: usize = 32;
@@ -97,9 +97,9 @@ impl Worker {
         self.receive(socket)?;
         let count = self.from.len();
         {
-            let zone = zone.read();
+            let now = zone.read();
             for ((query, response), (len, _, _)) in self.queries.iter().zip(&mut self.responses).zip(&self.from) {
-                respond(&zone, query.get(..*len).unwrap_or_default(), Transport::Udp, response);
+                zone.respond(&now, query.get(..*len).unwrap_or_default(), Transport::Udp, response);
             }
         }
         if self.is_any {

@@ -60,11 +60,12 @@ struct Barriers {
 }
 
 impl KubeSource {
-    /// Starts to follow. The API server need not answer yet. To be called in a tokio runtime.
+    /// Starts to follow: all objects, and what there is to know of a node, if one is named. The API server need not answer
+    /// yet. To be called in a tokio runtime.
     ///
     /// # Errors
     /// The kubeconfig or the Pod's ServiceAccount cannot be used.
-    pub async fn start(access: &Access, node: &str) -> anyhow::Result<Self> {
+    pub async fn start(access: &Access, node: Option<&str>) -> anyhow::Result<Self> {
         Ok(Self {
             watches: Watches::start(access, node).await?,
             state: KubeState::default(),

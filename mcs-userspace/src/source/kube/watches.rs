@@ -61,11 +61,11 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// Starts them. They end with the runtime.
+    /// Starts them, those of membership and Node only if a node is named. They end with the runtime.
     ///
     /// # Errors
     /// The API server's configuration cannot be used.
-    pub(super) async fn start(access: &Access, node: &str) -> anyhow::Result<Self> {
+    pub(super) async fn start(access: &Access, node: Option<&str>) -> anyhow::Result<Self> {
         let client = access.client().await?;
         let troubles = Troubles::default();
         let (connector, server) = server("cluster");
@@ -88,10 +88,13 @@ impl Watches {
             interrupted: || Some(Heard::CrdInterrupted),
         };
         watch_one::<CustomResourceDefinition, Crd>(&server, &troubles, None, CRD, one);
-        let one = One { hearing: sender.clone(), seen: false, tell: |_, map| Heard::Joined(map), interrupted: || None };
-        watch_one::<v1::ConfigMap, ConfigMap>(&server, &troubles, Some(SYSTEM_NAMESPACE), CONFIG_MAP, one);
-        let one = One { hearing: sender, seen: false, tell: |_, node| Heard::Node(node), interrupted: || None };
-        watch_one::<v1::Node, Node>(&server, &troubles, None, node, one);
+        if let Some(node) = node {
+            let hearing = sender.clone();
+            let one = One { hearing, seen: false, tell: |_, map| Heard::Joined(map), interrupted: || None };
+            watch_one::<v1::ConfigMap, ConfigMap>(&server, &troubles, Some(SYSTEM_NAMESPACE), CONFIG_MAP, one);
+            let one = One { hearing: sender, seen: false, tell: |_, node| Heard::Node(node), interrupted: || None };
+            watch_one::<v1::Node, Node>(&server, &troubles, None, node, one);
+        }
         Ok(Self { heard, troubles, version })
     }
 }

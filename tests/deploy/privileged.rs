@@ -34,6 +34,7 @@ fn nobody_is_privileged_by_mistake() {
     };
     assert_eq!(privileged("member"), ["agent"]);
     assert_eq!(privileged("reduced"), [""; 0]);
+    assert_eq!(privileged("dns"), [""; 0]);
     assert_eq!(privileged("uninstall"), ["detach", "detached"]);
     let reduced = kustomize("reduced");
     let agent = containers(&reduced).into_iter().find(|container| container["name"] == "agent").unwrap();

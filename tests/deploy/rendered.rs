@@ -16,7 +16,8 @@ pub(crate) const HELM: &str = "helm";
 pub(crate) const KUBE_VERSION: &str = "1.33.0";
 
 /// What a user may apply. The broker's is another cluster's, the last comes when everything else is gone.
-pub(crate) const OVERLAYS: [&str; 6] = ["member", "reduced", "no-kube-proxy", "monitoring", "broker", "uninstall"];
+pub(crate) const OVERLAYS: [&str; 7] =
+    ["member", "reduced", "no-kube-proxy", "monitoring", "dns", "broker", "uninstall"];
 
 /// `deploy/`.
 pub(crate) fn directory() -> PathBuf {

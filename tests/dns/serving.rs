@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use mcs_tests::dns::missing;
+use mcs_tests::dns::{DnsServer, missing};
 use mcs_tests::privilege;
 
 use crate::objects::{SHOP, many};
@@ -65,4 +65,40 @@ fn letters_of_the_question_come_back_and_noise_gets_no_answer() {
     let length = socket.recv(&mut answer).unwrap();
     assert_eq!(answer[12..query.len()], query[12..], "the question");
     assert_eq!(answer[length - 4..length], [10, 97, 0, 1]);
+}
+
+/// The second way to serve the zone: CoreDNS forwards it. What clients see is what `mcs dns` says, and SERVFAIL once it is
+/// gone.
+#[test]
+fn coredns_forwards_the_zone() {
+    if let Some(why) = missing() {
+        return privilege::skip("coredns_forwards_the_zone", &why);
+    }
+    let world = World::start(SHOP, Source::Kube).unwrap();
+    world.mcs.wait("all objects", "db-0.west.db.shop.svc", "A", |answer| answer.count() == 1).unwrap();
+    let front = DnsServer::forwarding(world.server.dir(), &world.mcs).unwrap();
+    for (name, rtype) in [
+        ("cart.shop.svc", "A"),
+        ("CaRt.shop.svc", "AAAA"),
+        ("_http._tcp.cart.shop.svc", "SRV"),
+        ("db.shop.svc", "A"),
+        ("_sql._tcp.db.shop.svc", "SRV"),
+        ("db-0.west.db.shop.svc", "A"),
+        ("nobody.shop.svc", "A"),
+        ("empty.shop.svc", "A"),
+    ] {
+        let [through, direct] = [&front, &world.mcs].map(|server| server.dig(name, rtype, &["+bufsize=1232"]).unwrap());
+        assert_eq!(
+            (through.status, through.answer, through.authority, through.additional),
+            (direct.status, direct.answer, direct.authority, direct.additional),
+            "{name} {rtype}"
+        );
+    }
+    world.apply(&many("crowd", 3000)).unwrap();
+    front.wait("what does not fit is cut", "crowd.shop.svc", "A", |answer| answer.has("tc")).unwrap();
+    let all = front.dig("crowd.shop.svc", "A", &["+tcp"]).unwrap();
+    assert!(all.count() > 1000, "{}", all.count());
+
+    world.mcs.kill9();
+    front.wait("nobody answers", "cart.shop.svc", "A", |answer| answer.status == "SERVFAIL").unwrap();
 }

@@ -28,7 +28,7 @@ pub(crate) struct World {
     pub(crate) mcs: DnsServer,
     client: Client,
     dir: PathBuf,
-    _server: ApiServer,
+    pub(crate) server: ApiServer,
 }
 
 impl World {
@@ -53,7 +53,7 @@ impl World {
             Source::Dir => &["--source", &from_dir],
         };
         let mcs = DnsServer::mcs(server.dir(), source, &[], &[])?;
-        Ok(Self { coredns, mcs, client, dir, _server: server })
+        Ok(Self { coredns, mcs, client, dir, server })
     }
 
     /// Changes objects, for both servers.

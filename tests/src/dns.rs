@@ -62,6 +62,26 @@ impl DnsServer {
         Self::start("CoreDNS", command, server.dir(), port)
     }
 
+    /// CoreDNS without objects of its own, that asks another server for the zone.
+    pub fn forwarding(dir: &Path, to: &Self) -> Result<Self> {
+        let port = Port::reserve()?;
+        let corefile = dir.join("Corefile.forward");
+        let text = format!(
+            "{ZONE}:{port} {{\n bind 127.0.0.1\n errors\n forward . {to} {{\n  max_fails 1\n  health_check 100ms\n }}\n}}\n",
+            port = port.number(),
+            to = to.addr,
+        );
+        fs::write(&corefile, text).with_context(|| format!("write {}", corefile.display()))?;
+        let mut command = Command::new(find(COREDNS)?);
+        command.arg("-conf").arg(corefile);
+        Self::start("CoreDNS that forwards", command, dir, port)
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill9(&self) {
+        self.child.kill();
+    }
+
     /// `mcs dns` with a source, for instance `dir:/path`, and more arguments. Its log is in `dir`.
     pub fn mcs(dir: &Path, source: &[&str], arguments: &[&str], prefix: &[&str]) -> Result<Self> {
         let port = Port::reserve()?;

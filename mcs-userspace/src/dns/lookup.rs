@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use domain::base::Rtype;
 
 use super::name::Name;
-use super::service::{Endpoint, Host, Kind, Port, Service, only_v4, only_v6};
+use super::service::{Endpoint, Host, Kind, Port, Service, Turn, only_v4, only_v6};
 use super::zone::Zone;
 
 /// What is to be said to a question.
@@ -77,10 +77,8 @@ impl Zone {
         if matches!(rtype, Rtype::AXFR | Rtype::IXFR) {
             return Answer::Refused;
         }
-        match self.find(name, below, rtype) {
-            Answer::NoName if !self.is_synced() => Answer::Unsynced,
-            answer => answer,
-        }
+        let answer = self.find(name, below, rtype);
+        if matches!(answer, Answer::NoName) && !self.is_synced() { Answer::Unsynced } else { answer }
     }
 
     fn find<'z>(&'z self, name: &'z Name, below: usize, rtype: Rtype) -> Answer<'z> {
@@ -173,28 +171,28 @@ impl<'z> Targets<'z> {
 
     fn v4(&self) -> Answer<'z> {
         match (&self.service.kind, self.asked) {
-            (Kind::Headless { v4: all, .. }, Asked::Whole) => v4(&**all, self.service.turn()),
+            (Kind::Headless { v4: all, .. }, Asked::Whole) => v4(&**all, self.service.turn(Turn::V4)),
             (Kind::ClusterSetIp { v4: vip, .. }, Asked::Whole | Asked::Port { .. }) => match vip {
                 Some(ip) if self.zone.is_usable(IpAddr::V4(*ip)) => v4(vip.as_slice(), 0),
                 Some(_) | None => Answer::NoData,
             },
             (Kind::Headless { .. }, Asked::Port { .. }) | (_, Asked::Host(_)) => {
                 let addresses = self.endpoints().filter_map(|(_, endpoint)| only_v4(&endpoint.addr));
-                v4(addresses.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), self.service.turn())
+                v4(addresses.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), self.service.turn(Turn::V4))
             }
         }
     }
 
     fn v6(&self) -> Answer<'z> {
         match (&self.service.kind, self.asked) {
-            (Kind::Headless { v6: all, .. }, Asked::Whole) => v6(&**all, self.service.turn()),
+            (Kind::Headless { v6: all, .. }, Asked::Whole) => v6(&**all, self.service.turn(Turn::V6)),
             (Kind::ClusterSetIp { v6: vip, .. }, Asked::Whole | Asked::Port { .. }) => match vip {
                 Some(ip) if self.zone.is_usable(IpAddr::V6(*ip)) => v6(vip.as_slice(), 0),
                 Some(_) | None => Answer::NoData,
             },
             (Kind::Headless { .. }, Asked::Port { .. }) | (_, Asked::Host(_)) => {
                 let addresses = self.endpoints().filter_map(|(_, endpoint)| only_v6(&endpoint.addr));
-                v6(addresses.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), self.service.turn())
+                v6(addresses.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), self.service.turn(Turn::V6))
             }
         }
     }
@@ -257,7 +255,7 @@ impl<'z> Targets<'z> {
             }
             return;
         }
-        for host in self.hosts(self.service.turn()) {
+        for host in self.hosts(self.service.turn(Turn::Srv)) {
             ports_seen.clear();
             for port in host.endpoints.iter().flat_map(|endpoint| self.service.ports(endpoint)) {
                 if self.asked.takes(port) && !ports_seen.contains(&port.number) {

@@ -17,6 +17,7 @@ use domain::base::message_builder::{
 };
 use domain::base::name::{Chain, ParsedName};
 use domain::base::opt::{Opt, OptRecord};
+use domain::base::wire::ParseError;
 use domain::base::{Message, Name as WireName, Question, RelativeName, Rtype, Serial, Ttl};
 use domain::rdata::{A, Aaaa, Ns, Soa, Srv, Txt};
 
@@ -84,7 +85,7 @@ pub fn respond(zone: &Zone, query: &[u8], transport: Transport, out: &mut Vec<u8
     // a limit is the first length that is too long
     builder.set_push_limit(room + 1);
     let mut builder = builder.question();
-    if builder.push(&question).is_err() {
+    if builder.push(question).is_err() {
         // not with any limit there is: a name has at most 255 bytes
         return;
     }
@@ -128,8 +129,14 @@ fn finish(mut builder: AdditionalBuilder<Packet<'_>>, edns: Option<Edns>) {
     debug_assert!(pushed.is_ok(), "appending to a vector does not fail");
 }
 
-/// A query is not as it should be.
+/// A query is not as it should be. How does not matter: the code says no more.
 struct NotWellFormed;
+
+impl From<ParseError> for NotWellFormed {
+    fn from(_what: ParseError) -> Self {
+        Self
+    }
+}
 
 type Parts<'q> = (Question<ParsedName<&'q [u8]>>, Option<Edns>);
 
@@ -146,16 +153,16 @@ fn take_apart(query: &Message<[u8]>) -> Result<Parts<'_>, NotWellFormed> {
     if (counts.ancount(), counts.nscount(), counts.arcount()) == (0, 0, 0) {
         return Ok((question, edns));
     }
-    let mut section = section.answer().map_err(|_| NotWellFormed)?;
+    let mut section = section.answer()?;
     for _ in 0..2 {
-        section = section.next_section().map_err(|_| NotWellFormed)?.ok_or(NotWellFormed)?;
+        section = section.next_section()?.ok_or(NotWellFormed)?;
     }
     for record in section {
-        let record = record.map_err(|_| NotWellFormed)?;
+        let record = record?;
         if record.rtype() != Rtype::OPT {
             continue;
         }
-        let opt = record.into_record::<Opt<_>>().map_err(|_| NotWellFormed)?.ok_or(NotWellFormed)?;
+        let opt = record.into_record::<Opt<_>>()?.ok_or(NotWellFormed)?;
         let opt = OptRecord::from_record(opt);
         let found = Edns { payload: opt.udp_payload_size(), version: opt.version(), dnssec_ok: opt.dnssec_ok() };
         if edns.replace(found).is_some() {
@@ -239,7 +246,10 @@ fn negative<'b>(zone: &Zone, rcode: Rcode, mut builder: AnswerBuilder<Packet<'b>
     builder.additional()
 }
 
-fn soa(zone: &Zone) -> Option<(WireName<&[u8]>, u32, Soa<Below<'_>>)> {
+/// The zone's SOA record, as a record is pushed.
+type SoaRecord<'z> = (WireName<&'z [u8]>, u32, Soa<Below<'z>>);
+
+fn soa(zone: &Zone) -> Option<SoaRecord<'_>> {
     let Settings { zone: name, negative_ttl, .. } = &zone.settings;
     let apex = WireName::from_octets(name.wire()).ok()?;
     let soa = Soa::new(

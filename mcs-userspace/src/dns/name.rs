@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_longest_names_are_kept_whole() {
-        let many = format!("{}", "a.".repeat(127));
+        let many = "a.".repeat(127);
         assert_eq!(name(&many).labels(), 127);
         let long = format!("{}.{}.{}.{}", "x".repeat(63), "y".repeat(63), "z".repeat(63), "w".repeat(61));
         let name = name(&long);

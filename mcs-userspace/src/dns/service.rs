@@ -34,8 +34,19 @@ pub struct Service {
     pub hosts: Box<[Host]>,
     /// The different lists of ports that endpoints have.
     lists: Box<[Box<[Port]>]>,
-    /// Where the next answer begins.
-    turn: AtomicUsize,
+    /// Where the next answer of each kind begins.
+    turns: [AtomicUsize; 3],
+}
+
+/// Kinds of answers that take turns each for itself: clients ask for both families, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// A records.
+    V4,
+    /// AAAA records.
+    V6,
+    /// SRV records.
+    Srv,
 }
 
 /// How clients reach a service.
@@ -104,8 +115,14 @@ impl Service {
 
     /// A number that is one more at each call: answers begin each at another record, in turns.
     #[must_use]
-    pub fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+    pub fn turn(&self, of: Turn) -> usize {
+        let [v4, v6, srv] = &self.turns;
+        let turn = match of {
+            Turn::V4 => v4,
+            Turn::V6 => v6,
+            Turn::Srv => srv,
+        };
+        turn.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -207,7 +224,7 @@ pub(super) fn compile<'p>(imported: &Imported, parts: impl Iterator<Item = &'p P
         }
     };
     let hosts = hosts.into_iter().map(|(name, endpoints)| Host { name: name.into(), endpoints: endpoints.into() });
-    Service { kind, hosts: hosts.collect(), lists: lists.into(), turn: AtomicUsize::new(0) }
+    Service { kind, hosts: hosts.collect(), lists: lists.into(), turns: Default::default() }
 }
 
 /// The address if it is an IPv4 one.

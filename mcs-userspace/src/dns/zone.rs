@@ -150,10 +150,12 @@ impl Zone {
 /// The services that changed.
 #[derive(Default, Debug)]
 pub struct Update {
-    /// By `<service>.<namespace>` in wire form; none if it is gone.
-    services: Vec<(Box<[u8]>, Option<Arc<Service>>)>,
+    services: Vec<Changed>,
     synced: bool,
 }
+
+/// A service by `<service>.<namespace>` in wire form; none if it is gone.
+type Changed = (Box<[u8]>, Option<Arc<Service>>);
 
 impl Update {
     /// How many services changed.

@@ -37,13 +37,11 @@ impl Shared {
     }
 
     /// The zone as it is now.
-    #[must_use]
     pub fn read(&self) -> RwLockReadGuard<'_, Zone> {
         self.0.zone.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The zone, to be changed. To be held for short: nothing is answered meanwhile.
-    #[must_use]
     pub fn write(&self) -> RwLockWriteGuard<'_, Zone> {
         self.0.zone.write().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,6 @@
 //! Manifests in, answers out.
 
+mod fuzz;
 mod properties;
 mod rows;
 mod wire;

@@ -1,7 +1,6 @@
 //! Whatever comes, there is a well-formed answer or none, and in time.
 //!
-//! `MCS_FUZZ_CASES=N` runs each property N times: a fuzzer without instrumentation, but on the release build some hundred
-//! thousand times a second.
+//! `MCS_FUZZ_CASES=N` runs each property N times.
 
 use domain::base::Rtype;
 use proptest::prelude::*;
@@ -46,7 +45,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn well_formed(name: &[u8], rtype: u16, flags: u8, edns: Option<u16>) -> Vec<u8> {
+pub(super) fn well_formed(name: &[u8], rtype: u16, flags: u8, edns: Option<u16>) -> Vec<u8> {
     let mut query = vec![0x12, 0x34, flags & 0x7f, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
     query.extend(name);
     query.extend(rtype.to_be_bytes());
@@ -59,7 +58,7 @@ fn well_formed(name: &[u8], rtype: u16, flags: u8, edns: Option<u16>) -> Vec<u8>
     query
 }
 
-fn town() -> Zone {
+pub(super) fn town() -> Zone {
     zone(
         &[
             import("cart", "10.97.0.1, 'fd00:97::1'", "{name: http, port: 80}, {port: 53, protocol: UDP}"),
@@ -79,7 +78,7 @@ fn town() -> Zone {
 }
 
 /// What is true of each response.
-fn check(query: &[u8], response: &[u8], transport: Transport) {
+pub(super) fn check(query: &[u8], response: &[u8], transport: Transport) {
     if response.is_empty() {
         assert!(query.len() < 12 || query[2] & 0x80 != 0, "no answer to {query:?}");
         return;

@@ -8,7 +8,6 @@
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in functions marked as tests only, not in those they call")]
-#![expect(clippy::expect_used, reason = "as above")]
 
 mod agreement;
 mod following;

@@ -69,7 +69,9 @@ fn change(query: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
         match random.below(6) {
             0 => query.truncate(at),
             1 => query.insert(at.min(query.len()), random.byte()),
-            2 if !query.is_empty() => drop(query.remove(at)),
+            2 if !query.is_empty() => {
+                let _gone = query.remove(at);
+            }
             3 => {
                 let other = &seeds[random.below(seeds.len())];
                 query.truncate(at);

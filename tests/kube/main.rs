@@ -3,11 +3,7 @@
 //! Needs root, the clusters' programs (`cargo xtask setup --for cluster`) and an image (`cargo xtask image`);
 //! `cargo xtask test --tier kube` makes both.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "clippy allows them in functions marked as tests only, not in those they call"
-)]
+#![expect(clippy::unwrap_used, reason = "clippy allows them in functions marked as tests only, not in those they call")]
 
 mod load;
 mod shop;

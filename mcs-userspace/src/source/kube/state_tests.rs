@@ -214,12 +214,12 @@ fn what_is_invalid_costs_itself_and_stays_as_it_was() {
 }
 
 #[test]
-fn an_import_that_becomes_headless_has_no_frontend_any_more() {
+fn an_import_that_becomes_headless_is_said_to_be() {
     let mut state = synced();
     let mut headless = import("cart");
     headless["spec"]["type"] = json!("Headless");
     state.applied(Served::Imports, &text(&headless));
-    assert_eq!(deletions(&state.settle()), ["cart"]);
+    assert_eq!(state.settle().events, [Event::Apply(Object::Headless(key("cart")))]);
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn install(groups: &[Group], args: &Args) -> Result<Tally> {
     packages::ensure(groups, |package, essential, result| {
         tally.record(package, essential, result);
     });
-    if groups.iter().any(|group| matches!(group, Group::Test | Group::Cluster | Group::All)) {
+    if groups.iter().any(|group| matches!(group, Group::Cluster | Group::All)) {
         tally.record("packages for clusters", groups.contains(&Group::Cluster), clusters::ensure());
     }
     if groups.iter().any(|group| matches!(group, Group::Test | Group::All)) {

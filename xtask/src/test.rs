@@ -23,8 +23,8 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 /// Run the tests, tier by tier, cheap ones first; stop at the first tier that fails.
 ///
 /// Tiers: `lint` (with --lint or under CI=true), `build`, `unit` (unit and property tests of every package), then each
-/// [[test]] target of tests/Cargo.toml (golden, kernel, e2e, …), and with --full `vm` and `kube`, which builds an image and
-/// brings real clusters up.
+/// [[test]] target of tests/Cargo.toml (golden, kernel, e2e, …), and with --full `vm`, and `clusters` and `kube`, which bring
+/// real clusters up.
 ///
 /// Tests that need root or a kernel feature say so and pass when it is missing, and fail under CI=true.
 #[derive(Debug, clap::Args)]
@@ -86,7 +86,7 @@ fn choose(args: &Args, discovered: &[String], ci: bool) -> Result<Vec<String>> {
         args.tiers.is_empty()
             && match tier {
                 "lint" => args.lint || ci,
-                "vm" | "kube" => args.full,
+                "vm" | "clusters" | "kube" => args.full,
                 _ => true,
             }
     };
@@ -104,9 +104,11 @@ fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts)
         }
         "unit" => cargo_test(&["--lib", "--bins"], args, workspace, None, counts),
         // Real clusters run the image, one test's at a time.
-        "kube" => {
+        "clusters" | "kube" => {
             setup::need(&[Group::Cluster])?;
-            image::for_tests()?;
+            if tier == "kube" {
+                image::for_tests()?;
+            }
             cargo_test(&["--test", tier], args, workspace, Some(1), counts)
         }
         tier => {

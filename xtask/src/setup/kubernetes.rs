@@ -29,7 +29,7 @@ use crate::child;
 const LIMIT: Duration = Duration::from_secs(60);
 
 const API: &[Group] = &[Group::Test, Group::Bench, Group::Cluster];
-const CLUSTER: &[Group] = &[Group::Test, Group::Cluster];
+const CLUSTER: &[Group] = &[Group::Cluster];
 
 const MODULES: [Module; 9] = [
     Module {

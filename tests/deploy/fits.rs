@@ -46,7 +46,7 @@ fn the_program_knows_flags_and_settings() {
             verbs.insert(arguments[0].to_owned());
         }
     }
-    assert_eq!(verbs.into_iter().collect::<Vec<_>>(), ["agent", "controller", "detach"]);
+    assert_eq!(verbs.into_iter().collect::<Vec<_>>(), ["agent", "controller", "detach", "dns"]);
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn letters_of_the_question_come_back_and_noise_gets_no_answer() {
         return privilege::skip("letters_of_the_question_come_back_and_noise_gets_no_answer", &why);
     }
     let world = World::start(SHOP, Source::Kube).unwrap();
+    world.mcs.wait("all objects", "cart.shop.svc", "A", |answer| answer.count() == 1).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.connect(world.mcs.addr()).unwrap();

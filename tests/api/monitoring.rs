@@ -92,10 +92,14 @@ fn a_change_is_measured_from_its_source_to_the_maps() {
         b.apply(&objects::slice("shop", "hello", "hello-1", &addresses, &ports)).unwrap();
     };
     endpoints(&["b1p1"]);
-    let has_address = |import: Option<&Value>| import.is_some_and(|import| import["spec"]["ips"][0].is_string());
-    let import = a.wait((Kind::IMPORT, "shop", "hello"), SOON, "has an address", has_address).unwrap().unwrap();
-    let ips = import["spec"]["ips"].as_array().unwrap().iter().filter_map(Value::as_str);
-    let ip = ips.map(|ip| ip.parse::<std::net::IpAddr>().unwrap()).find(std::net::IpAddr::is_ipv4).unwrap();
+    // The families' addresses are reserved one by one and may come one by one.
+    let ipv4 = |import: &Value| {
+        let ips = import["spec"]["ips"].as_array()?.iter().filter_map(Value::as_str);
+        ips.map(|ip| ip.parse::<std::net::IpAddr>().unwrap()).find(std::net::IpAddr::is_ipv4)
+    };
+    let has_address = |import: Option<&Value>| import.and_then(ipv4).is_some();
+    let import = a.wait((Kind::IMPORT, "shop", "hello"), SOON, "has an IPv4 address", has_address).unwrap().unwrap();
+    let ip = ipv4(&import).unwrap();
     let ask = || identity::ask(fleet.pod("a1p1"), Protocol::Tcp, SocketAddr::new(ip, 42));
     wait("b1p1 answers", || ask().is_ok_and(|name| name == "b1p1"));
     agent.wait_ready().unwrap();

@@ -54,7 +54,8 @@ pub(crate) fn measure(from: &Pod, to: SocketAddr, protocol: Protocol, seconds: u
     }
 }
 
-fn received(answer: &Value) -> Option<f64> {
+/// Gbit/s that arrived, from the JSON of a client.
+pub(crate) fn received(answer: &Value) -> Option<f64> {
     let end = &answer["end"];
     let received = &end["sum_received"];
     // For UDP, iperf3 up to 3.12 or so gives what was sent as `sum`, and how much of it was lost.

@@ -11,6 +11,10 @@
 //! control-plane
 //!  propagation   from a change in one cluster to its consequence in the other, over real API servers
 //!  scale         5 000 × 20: controllers' memory, what lies at the broker, what one change writes
+//! clusters
+//!  pods          iperf3 and connections from a pod: direct, ClusterIP by kube-proxy, ClusterSetIP
+//!  latency       from a pod's readiness to the maps of a node of another cluster
+//!  outage        rolling restarts, API server and broker away, a node and a cluster lost, under load
 //! dns
 //!  names         queries per second, time and memory of `mcs dns` with 10 000 imports, beside a real CoreDNS
 //! ```
@@ -22,6 +26,7 @@
 #![allow(clippy::print_stdout, reason = "a tool for a person at a terminal: stdout is its interface")]
 
 mod bpf;
+mod clusters;
 mod connect;
 mod control_plane;
 mod dns;
@@ -47,7 +52,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use mcs_tests::{Fleet, apiserver, privilege};
+use mcs_tests::{Fleet, apiserver, kube, privilege};
 
 use crate::figures::{Found, Goal, Table, digits};
 
@@ -79,6 +84,7 @@ struct Args {
 enum What {
     Dataplane,
     ControlPlane,
+    Clusters,
     Dns,
 }
 
@@ -92,6 +98,9 @@ enum Section {
     KubeProxy,
     Propagation,
     Scale,
+    Pods,
+    Latency,
+    Outage,
     Names,
 }
 
@@ -108,6 +117,7 @@ impl Section {
         match self {
             Self::Connect | Self::Programming | Self::Throughput | Self::Rate | Self::KubeProxy => What::Dataplane,
             Self::Propagation | Self::Scale => What::ControlPlane,
+            Self::Pods | Self::Latency | Self::Outage => What::Clusters,
             Self::Names => What::Dns,
         }
     }
@@ -121,6 +131,9 @@ impl Section {
             Self::KubeProxy => kube_proxy::run(size),
             Self::Propagation => control_plane::propagation::run(size),
             Self::Scale => control_plane::scale::run(size),
+            Self::Pods => clusters::throughput::run(size),
+            Self::Latency => clusters::latency::run(size),
+            Self::Outage => clusters::outage::run(size),
             Self::Names => dns::run(size),
         }
     }
@@ -130,13 +143,16 @@ fn run(args: &Args) -> Result<bool> {
     let missing = match args.what {
         What::Dataplane => privilege::missing(),
         What::ControlPlane => apiserver::missing(),
+        What::Clusters => kube::missing(),
         What::Dns => dns::missing(),
     };
     if let Some(why) = missing {
         bail!("cannot run here: {why}");
     }
-    if args.what == What::Dataplane {
-        Fleet::on_signal()?;
+    match args.what {
+        What::Dataplane => Fleet::on_signal()?,
+        What::Clusters => kube::on_signal()?,
+        What::ControlPlane | What::Dns => {}
     }
     let size = match (args.quick, args.full) {
         (true, _) => Size::Quick,
@@ -187,6 +203,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|verb| verb == programming::child::VERB) {
         return ended(programming::child::main(&arguments[1..]).map(|()| true), false);
+    }
+    if arguments.first().is_some_and(|verb| verb == clusters::watch::VERB) {
+        return ended(clusters::watch::main(&arguments[1..]).map(|()| true), false);
     }
     let args = Args::parse();
     ended(run(&args), args.check)

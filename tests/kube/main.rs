@@ -5,7 +5,5 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy allows them in functions marked as tests only, not in those they call")]
 
-mod load;
-mod shop;
 mod story;
 mod uninstalled;

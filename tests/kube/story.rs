@@ -4,28 +4,12 @@ use mcs_clusters::{Proxy, Shape};
 use mcs_tests::kube::Kube;
 use mcs_tests::require_kube;
 
-use crate::load::Load;
-use crate::shop::{SHOP, addresses, ask, backends, client, export, host, namespace, reaches, web};
 use crate::uninstalled::left_on;
+use mcs_tests::kube::load::Load;
+use mcs_tests::kube::shop::{SHOP, addresses, ask, backends, export, host, reaches, web};
 
 /// The name under which CoreDNS knows the import.
 const NAME: &str = "web.shop.svc.clusterset.local";
-
-fn agents_and_controllers(kube: &Kube, cluster: &str) {
-    kube.rolled_out(cluster, "mcs-system", "daemonset/mcs-agent").unwrap();
-    kube.rolled_out(cluster, "mcs-system", "deployment/mcs-controller").unwrap();
-}
-
-/// Installs a member, before or after it joins, and a client in it.
-fn member(kube: &Kube, cluster: &str, overlay: &str) {
-    kube.deploy(cluster, overlay).unwrap();
-    kube.join(cluster).unwrap();
-    agents_and_controllers(kube, cluster);
-    kube.clusters().answer_for_clusterset(cluster).unwrap();
-    kube.apply(cluster, &[namespace()]).unwrap();
-    kube.apply(cluster, &[client()]).unwrap();
-    kube.kubectl(cluster, &["-n", SHOP, "wait", "--for=condition=Ready", "pod/client", "--timeout=120s"]).unwrap();
-}
 
 fn no_import(kube: &Kube, cluster: &str) {
     let what = format!("no import in {cluster}");
@@ -38,39 +22,39 @@ fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
     require_kube!();
     let kube = Kube::up(&Shape { broker: true, ..Shape::default() }).unwrap();
     kube.init_broker().unwrap();
-    member(&kube, "c0", "member");
-    member(&kube, "c1", "reduced");
+    kube.member("c0", "member").unwrap();
+    kube.member("c1", "reduced").unwrap();
 
     // c0 serves, c1 asks: by each address, and by name.
     kube.apply("c0", &web(3)).unwrap();
     kube.rolled_out("c0", SHOP, "deployment/web").unwrap();
     kube.apply("c0", &[export()]).unwrap();
-    let ips = addresses(&kube, "c1");
-    assert_eq!(ips, addresses(&kube, "c0"), "one ClusterSetIP in all clusters");
+    let ips = addresses(&kube, "c1").unwrap();
+    assert_eq!(ips, addresses(&kube, "c0").unwrap(), "one ClusterSetIP in all clusters");
     for ip in &ips {
-        reaches(&kube, "c1", &host(ip), &backends(&kube, "c0"));
+        reaches(&kube, "c1", &host(ip), &backends(&kube, "c0").unwrap()).unwrap();
     }
-    reaches(&kube, "c1", NAME, &backends(&kube, "c0"));
-    reaches(&kube, "c0", NAME, &backends(&kube, "c0"));
+    reaches(&kube, "c1", NAME, &backends(&kube, "c0").unwrap()).unwrap();
+    reaches(&kube, "c0", NAME, &backends(&kube, "c0").unwrap()).unwrap();
     let status = kube.exec("c1", "mcs-system", "daemonset/mcs-agent", &["/mcs", "status"]).unwrap();
     eprintln!("mcs status in an agent's pod of c1:\n{status}");
 
     kube.kubectl("c0", &["-n", SHOP, "scale", "deployment/web", "--replicas=5"]).unwrap();
     kube.rolled_out("c0", SHOP, "deployment/web").unwrap();
-    reaches(&kube, "c1", &ips[0], &backends(&kube, "c0"));
+    reaches(&kube, "c1", &ips[0], &backends(&kube, "c0").unwrap()).unwrap();
 
     // Nothing that is replaced costs a connection: backends that drain, agents, controllers.
-    let load = Load::start(&kube, "c1", &ips[0], "backends");
+    let load = Load::start(&kube, "c1", &ips[0], "backends").unwrap();
     kube.kubectl("c0", &["-n", SHOP, "rollout", "restart", "deployment/web"]).unwrap();
     kube.rolled_out("c0", SHOP, "deployment/web").unwrap();
-    load.stop().must_be_whole("rolling restart of the backends");
-    let load = Load::start(&kube, "c1", &ips[0], "agents");
+    load.stop().unwrap().must_be_whole("rolling restart of the backends").unwrap();
+    let load = Load::start(&kube, "c1", &ips[0], "agents").unwrap();
     for workload in ["daemonset/mcs-agent", "deployment/mcs-controller"] {
         kube.kubectl("c1", &["-n", "mcs-system", "rollout", "restart", workload]).unwrap();
     }
-    agents_and_controllers(&kube, "c1");
-    load.stop().must_be_whole("rolling restart of agents and controllers");
-    reaches(&kube, "c1", &ips[0], &backends(&kube, "c0"));
+    kube.running("c1").unwrap();
+    load.stop().unwrap().must_be_whole("rolling restart of agents and controllers").unwrap();
+    reaches(&kube, "c1", &ips[0], &backends(&kube, "c0").unwrap()).unwrap();
 
     // Unexported, it is gone: refused or unreachable at once, never sent elsewhere.
     kube.kubectl("c0", &["-n", SHOP, "delete", "serviceexport", "web"]).unwrap();
@@ -83,8 +67,8 @@ fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
     kube.apply("c1", &web(1)).unwrap();
     kube.apply("c1", &[export()]).unwrap();
     kube.rolled_out("c1", SHOP, "deployment/web").unwrap();
-    let ips = addresses(&kube, "c0");
-    reaches(&kube, "c0", &ips[0], &backends(&kube, "c1"));
+    let ips = addresses(&kube, "c0").unwrap();
+    reaches(&kube, "c0", &ips[0], &backends(&kube, "c1").unwrap()).unwrap();
     let kubeconfig = kube.kubeconfig("c1").unwrap().display().to_string();
     kube.mcs(&["leave", "--kubeconfig", &kubeconfig]).unwrap();
     no_import(&kube, "c0");
@@ -121,13 +105,13 @@ fn without_kube_proxy_the_api_servers_address_is_given() {
         )
         .unwrap();
         kube.apply(cluster, &[settings]).unwrap();
-        member(&kube, cluster, "member");
+        kube.member(cluster, "member").unwrap();
     }
     kube.apply("c0", &web(2)).unwrap();
     kube.apply("c0", &[export()]).unwrap();
     kube.rolled_out("c0", SHOP, "deployment/web").unwrap();
-    for ip in addresses(&kube, "c1") {
-        reaches(&kube, "c1", &host(&ip), &backends(&kube, "c0"));
+    for ip in addresses(&kube, "c1").unwrap() {
+        reaches(&kube, "c1", &host(&ip), &backends(&kube, "c0").unwrap()).unwrap();
     }
-    reaches(&kube, "c1", NAME, &backends(&kube, "c0"));
+    reaches(&kube, "c1", NAME, &backends(&kube, "c0").unwrap()).unwrap();
 }

@@ -115,6 +115,13 @@ impl Client {
         value(self.run(&what, api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)))?)
     }
 
+    /// Changes an object's status by a strategic merge patch, which knows that a list of conditions has one of each type.
+    pub fn merge_status(&self, kind: Kind, namespace: Namespace<'_>, name: &str, patch: &Value) -> Result<Value> {
+        let api = self.api(kind, namespace)?;
+        let what = format!("merge into the status of {kind} {namespace}/{name}");
+        value(self.run(&what, api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)))?)
+    }
+
     /// Writes a whole object over the one that is there.
     pub fn replace(&self, object: &Value) -> Result<Value> {
         let Addressed { api, what, name, object } = self.address("replace", object)?;

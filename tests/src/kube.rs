@@ -6,6 +6,9 @@
 //!
 //! There is one set of clusters on a machine at a time: who has a [`Kube`] has them, and they are gone with it.
 
+pub mod load;
+pub mod shop;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -19,7 +22,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::mcs_binary;
+use crate::client::Client;
 use crate::mcs::{CIDRS, CLUSTERSET};
+use crate::signal;
 
 /// The image's name in `deploy/`.
 pub const IMAGE: &str = "localhost/mcs:dev";
@@ -45,6 +50,15 @@ pub fn image() -> Result<PathBuf> {
     let image = named.unwrap_or_else(usual);
     ensure!(image.is_file(), "{}: not there: run `cargo xtask image`, or name one by MCS_IMAGE", image.display());
     Ok(image)
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP end the clusters before they end this process.
+pub fn on_signal() -> Result<()> {
+    signal::before_ending(|| {
+        if let Err(error) = Clusters::end(false) {
+            eprintln!("clusters: end them: {error:#}");
+        }
+    })
 }
 
 /// Why there can be no clusters here, or `None` if there can.
@@ -172,6 +186,32 @@ impl Kube {
             fs::write(&file, succeed(&mut view)?).with_context(|| format!("write {}", file.display()))?;
         }
         Ok(file)
+    }
+
+    /// A client of a cluster's API server, from this machine's own network.
+    pub fn client(&self, cluster: &str) -> Result<Client> {
+        let view = ["config", "view", "--minify", "--flatten", "--raw"];
+        let file = self.files.path().join(format!("{cluster}.outside"));
+        fs::write(&file, self.kubectl(cluster, &view)?).with_context(|| format!("write {}", file.display()))?;
+        Client::connect(&file)
+    }
+
+    /// Installs a member by an overlay of `deploy/`, lets it join under the cluster's name, lets its CoreDNS answer for the
+    /// ClusterSet, and starts the client of [`shop`] in it.
+    pub fn member(&self, cluster: &str, overlay: &str) -> Result<()> {
+        self.deploy(cluster, overlay)?;
+        self.join(cluster)?;
+        self.running(cluster)?;
+        self.clusters.answer_for_clusterset(cluster)?;
+        self.apply(cluster, &[shop::namespace(), shop::client()])?;
+        self.kubectl(cluster, &["-n", shop::SHOP, "wait", "--for=condition=Ready", "pod/client", "--timeout=120s"])
+            .map(drop)
+    }
+
+    /// Waits until a cluster's agents and controllers have rolled out.
+    pub fn running(&self, cluster: &str) -> Result<()> {
+        self.rolled_out(cluster, "mcs-system", "daemonset/mcs-agent")?;
+        self.rolled_out(cluster, "mcs-system", "deployment/mcs-controller")
     }
 
     /// Runs a verb of `mcs` in the clusters' network, which must succeed.

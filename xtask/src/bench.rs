@@ -5,15 +5,16 @@ use std::{os::unix::process::CommandExt as _, time::Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    child,
+    child, image,
     setup::{self, Group, seconds},
     workspace::Workspace,
 };
 
 /// Measure, and print what the project promises beside what came out.
 ///
-/// Takes under ten minutes each (with --quick one and a half), and a machine that does nothing else: variants are measured in turn and compared within one run, so that ratios hold on a busy machine longer
-/// than absolute figures do, but not for ever. Ctrl-C removes everything, as does the end.
+/// Takes under ten minutes each (with --quick one and a half; clusters twice that), and a machine that does nothing else:
+/// variants are measured in turn and compared within one run, so that ratios hold on a busy machine longer than absolute
+/// figures do, but not for ever. Ctrl-C removes everything, as does the end.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -32,6 +33,11 @@ enum What {
     ///
     /// Sections: propagation, scale. Writes target/bench/control-plane.json.
     ControlPlane(How),
+    /// mcs on real clusters, installed with `deploy/`, the optimized image: what pods get, how long a pod's readiness takes to
+    /// the other cluster's nodes, what connections see of restarts and outages.
+    ///
+    /// Needs root. Sections: pods, latency, outage. Writes target/bench/clusters.json.
+    Clusters(How),
     /// `mcs dns` beside a real CoreDNS on the same objects, one core each: queries per second, time of one, memory.
     ///
     /// Section: names. Writes target/bench/dns.json.
@@ -59,12 +65,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (what, How { quick, full, only, check }) = match &args.what {
         What::Dataplane(how) => ("dataplane", how),
         What::ControlPlane(how) => ("control-plane", how),
+        What::Clusters(how) => ("clusters", how),
         What::Dns(how) => ("dns", how),
     };
-    if matches!(args.what, What::Dataplane(_)) && !child::is_root() {
+    let real = matches!(args.what, What::Clusters(_));
+    if (real || matches!(args.what, What::Dataplane(_))) && !child::is_root() {
         bail!("bench: namespaces, cgroups and BPF need root: run it as root");
     }
-    setup::need(&[Group::Bench])?;
+    setup::need(if real { &[Group::Bench, Group::Cluster] } else { &[Group::Bench] })?;
+    let image = real.then(image::optimized).transpose()?;
     let workspace = Workspace::open()?;
     println!("bench: building mcs and the bench, optimized …");
     let start = Instant::now();
@@ -75,6 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let release = workspace.target.join("release");
     let mut bench = child::command(release.join("bench"));
     bench.arg(what).env("MCS_BIN", release.join("mcs"));
+    bench.envs(image.map(|image| ("MCS_IMAGE", image)));
     let flags = [(*quick, "--quick"), (*full, "--full"), (*check, "--check")];
     bench.args(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag));
     bench.args(only.iter().flat_map(|section| ["--only", section]));

@@ -43,6 +43,11 @@ pub(crate) fn for_tests() -> Result<PathBuf> {
     make(&Args { name: "localhost/mcs:dev".to_owned(), output: None, dev: true })
 }
 
+/// The image's archive as users get it.
+pub(crate) fn optimized() -> Result<PathBuf> {
+    make(&Args { name: "localhost/mcs:dev".to_owned(), output: None, dev: false })
+}
+
 fn make(args: &Args) -> Result<PathBuf> {
     setup::need(&[Group::Build])?;
     let workspace = Workspace::open()?;

@@ -15,11 +15,11 @@ use crate::figures::{Found, Runs, Table, at_most, digits};
 use crate::progress::{Progress, say};
 
 /// The services whose endpoints change beside the measured ones.
-const BUSY: usize = 50;
+pub(crate) const BUSY: usize = 50;
 /// How many of their changes there are in a second, all together.
 const RATE: usize = 100;
 /// Who makes them: one request at a time each.
-const WRITERS: usize = 5;
+pub(crate) const WRITERS: usize = 5;
 
 pub(crate) fn run(size: Size) -> Result<Found> {
     let changes = if size == Size::Quick { 20 } else { 200 };
@@ -63,7 +63,7 @@ pub(crate) fn run(size: Size) -> Result<Found> {
     Ok(found)
 }
 
-fn address(service: usize, change: usize) -> String {
+pub(crate) fn address(service: usize, change: usize) -> String {
     format!("10.{}.{}.{}", 20 + service % 100, change / 250 % 250, 1 + change % 250)
 }
 
@@ -153,7 +153,7 @@ fn await_change(follow: &mut Follow, what: &str, is_it: impl Fn(&Change) -> bool
 }
 
 /// Changes endpoints of the busy services, at its part of the rate.
-fn write(client: &Client, writer: usize, stop: &AtomicBool, made: &AtomicUsize) -> Result<()> {
+pub(crate) fn write(client: &Client, writer: usize, stop: &AtomicBool, made: &AtomicUsize) -> Result<()> {
     let pause = Duration::from_secs(1) * u32::try_from(WRITERS)? / u32::try_from(RATE)?;
     let began = Instant::now();
     for change in 1_usize.. {

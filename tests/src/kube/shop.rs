@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::{Context as _, Result};
 use mcs_clusters::images::{AGNHOST, TOOLS};
-use mcs_tests::kube::Kube;
 use serde_json::{Value, json};
 
+use super::Kube;
+
 /// The namespace of everything.
-pub(crate) const SHOP: &str = "shop";
+pub const SHOP: &str = "shop";
 /// The pod that asks.
-pub(crate) const CLIENT: &str = "client";
+pub const CLIENT: &str = "client";
 /// How long a backend serves on when it is asked to end: until the last node of all clusters has heard of it.
 const DRAIN: u32 = 8;
 
@@ -18,12 +20,14 @@ fn metadata(name: &str) -> Value {
 }
 
 /// The namespace.
-pub(crate) fn namespace() -> Value {
+#[must_use]
+pub fn namespace() -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP}})
 }
 
 /// A Service of both families and its backends, which answer with their names.
-pub(crate) fn web(replicas: u32) -> Vec<Value> {
+#[must_use]
+pub fn web(replicas: u32) -> Vec<Value> {
     let drain = format!("--delay-shutdown={DRAIN}");
     vec![
         json!({
@@ -43,9 +47,13 @@ pub(crate) fn web(replicas: u32) -> Vec<Value> {
                     "metadata": {"labels": {"app": "web"}},
                     "spec": {
                         "terminationGracePeriodSeconds": 30,
+                        "topologySpreadConstraints": [{
+                            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": {"app": "web"}}, "matchLabelKeys": ["pod-template-hash"],
+                        }],
                         "containers": [{
                             "name": "web", "image": AGNHOST, "args": ["netexec", "--http-port=8080", "--udp-port=-1", drain],
-                            "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+                            "readinessProbe": {"httpGet": {"path": "/hostname", "port": 8080}, "periodSeconds": 1},
                         }],
                     },
                 },
@@ -55,12 +63,14 @@ pub(crate) fn web(replicas: u32) -> Vec<Value> {
 }
 
 /// What makes it the ClusterSet's.
-pub(crate) fn export() -> Value {
+#[must_use]
+pub fn export() -> Value {
     json!({"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport", "metadata": metadata("web")})
 }
 
 /// The pod that asks.
-pub(crate) fn client() -> Value {
+#[must_use]
+pub fn client() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": metadata(CLIENT),
         "spec": {
@@ -75,39 +85,52 @@ pub(crate) fn client() -> Value {
 }
 
 /// The ClusterSetIPs of `web` in a cluster, IPv4 first, once it has both.
-pub(crate) fn addresses(kube: &Kube, cluster: &str) -> [String; 2] {
-    let both = kube.until("ServiceImport shop/web with two addresses", || {
+///
+/// # Errors
+/// If it has not, soon.
+pub fn addresses(kube: &Kube, cluster: &str) -> Result<[String; 2]> {
+    kube.until("ServiceImport shop/web with two addresses", || {
         let import = kube.get(cluster, "serviceimport", SHOP, "web")?;
         let ips = import.and_then(|import| Some(import["spec"]["ips"].as_array()?.clone())).unwrap_or_default();
         let mut ips: Vec<String> = ips.iter().filter_map(|ip| Some(ip.as_str()?.to_owned())).collect();
         ips.sort_by_key(|ip| ip.contains(':'));
         Ok(<[String; 2]>::try_from(ips).ok())
-    });
-    both.unwrap()
+    })
 }
 
 /// How a URL names an address.
-pub(crate) fn host(address: &str) -> String {
+#[must_use]
+pub fn host(address: &str) -> String {
     if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
 /// The backend that answers the client.
-pub(crate) fn ask(kube: &Kube, cluster: &str, host: &str) -> anyhow::Result<String> {
+///
+/// # Errors
+/// If none does.
+pub fn ask(kube: &Kube, cluster: &str, host: &str) -> Result<String> {
     let url = format!("http://{host}/hostname");
     let said = kube.exec(cluster, SHOP, CLIENT, &["curl", "-sS", "-g", "-f", "-m", "3", &url])?;
     Ok(said.trim().to_owned())
 }
 
-/// The names of the backends that are there and ready, in a cluster.
-pub(crate) fn backends(kube: &Kube, cluster: &str) -> BTreeSet<String> {
+/// The names of the backends that are there and not on their way out, in a cluster.
+///
+/// # Errors
+/// If the API server does not say.
+pub fn backends(kube: &Kube, cluster: &str) -> Result<BTreeSet<String>> {
     let listed = ["-n", SHOP, "get", "pods", "-l", "app=web", "--field-selector=status.phase=Running", "-o", "json"];
-    let pods: Value = serde_json::from_str(&kube.kubectl(cluster, &listed).unwrap()).unwrap();
-    let living = pods["items"].as_array().unwrap().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-    living.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    let pods: Value = serde_json::from_str(&kube.kubectl(cluster, &listed)?)?;
+    let pods = pods["items"].as_array().context("pods: no list")?;
+    let living = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(living.filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).collect())
 }
 
 /// Asks until just these have answered, each at least once.
-pub(crate) fn reaches(kube: &Kube, cluster: &str, host: &str, expected: &BTreeSet<String>) {
+///
+/// # Errors
+/// If others answer on and on, or one of these never does.
+pub fn reaches(kube: &Kube, cluster: &str, host: &str, expected: &BTreeSet<String>) -> Result<()> {
     let mut seen = BTreeSet::new();
     kube.until(&format!("{host} from {cluster} answered by {expected:?}"), || {
         let who = ask(kube, cluster, host)?;
@@ -119,5 +142,4 @@ pub(crate) fn reaches(kube: &Kube, cluster: &str, host: &str, expected: &BTreeSe
         seen.insert(who);
         Ok((seen == *expected).then_some(()))
     })
-    .unwrap();
 }

@@ -315,6 +315,9 @@ impl World {
                 continue;
             }
             let wanted = self.wanted(&service);
+            if !approved && wanted.is_none() && self.cannot_be_told(&service) {
+                continue;
+            }
             let mut addresses: Option<(String, Vec<String>)> = None;
             for member in 0..self.members.len() {
                 let of = &self.members[member];
@@ -352,6 +355,22 @@ impl World {
         self.members[member].active()
             && report
                 .is_some_and(|report| report.held.iter().any(|held| held.service.is_empty() || held.service == service))
+    }
+
+    /// Whether a member that an import of the service names can say neither that it exports it nor that it does not.
+    /// After the broker was emptied, a member that holds a withdrawal has no record to write for it: what it exported is
+    /// known to its readers alone. As long as it means to have such records, nobody knows which of those that vanished they
+    /// are, and the mere deletion of a record withdraws nothing. It ends as every hold does: with the approval.
+    fn cannot_be_told(&self, service: &ObjectKey) -> bool {
+        let imports: Vec<&Import> = (0..self.members.len()).filter_map(|member| self.import(member, service)).collect();
+        (0..self.members.len()).any(|source| {
+            let of = &self.members[source];
+            let key = ObjectKey::new(of.namespace(), record::export_name(service));
+            let unrecorded = |held: &ObjectKey| self.holds(source, held) && self.published(source, held).is_none();
+            imports.iter().any(|import| import.clusters.contains(&of.id))
+                && self.broker.get(Kind::ExportRecords, &key).is_none()
+                && self.shape.services.iter().any(unrecorded)
+        })
     }
 
     /// What is held stays as it is, in every cluster that had it.

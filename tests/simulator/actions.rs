@@ -11,7 +11,7 @@ use mcs::clusterset::service::{ChangedAt, Endpoint, Endpoints, Exported, Family,
 use mcs::model::ObjectKey;
 
 use crate::random::Random;
-use crate::world::{Task, World};
+use crate::world::{Member, Task, World};
 
 /// See the module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -316,11 +316,13 @@ impl World {
     }
 
     fn put_service(&mut self, member: usize, key: &ObjectKey, random: &mut Random) {
-        let server = &mut self.members[member].server;
+        let Member { server, lost, .. } = &mut self.members[member];
         if server.has_namespace(&key.namespace).is_err() {
             return;
         }
         let service = if random.chance(50) {
+            // Whoever makes it so wants no export of it, there or lost.
+            lost.remove(key);
             Service::Unexportable { kind: "ExternalName".to_owned() }
         } else {
             let families = &self.shape.families;
@@ -361,7 +363,9 @@ impl World {
     }
 
     fn delete_export(&mut self, member: usize, key: &ObjectKey) {
-        self.members[member].server.remove(Kind::Exports, key);
+        let Member { server, lost, .. } = &mut self.members[member];
+        server.remove(Kind::Exports, key);
+        lost.remove(key);
     }
 
     fn change_endpoints(&mut self, member: usize, key: &ObjectKey, random: &mut Random) {
@@ -466,7 +470,7 @@ impl World {
 
     fn delete_crd(&mut self, member: usize, kind: Kind, random: &mut Random) {
         if kind == Kind::Exports {
-            let exports: Vec<_> = self.members[member].server.all(Kind::Exports).map(|(key, _)| key.clone()).collect();
+            let exports = self.valid_exports(member);
             self.lose(member, exports);
         }
         self.members[member].server.set_crd(kind, CrdState::Gone);
@@ -503,10 +507,19 @@ impl World {
         self.disturb(member, Duration::ZERO);
     }
 
+    /// Those of a Service that can be exported: whoever deleted the Service wants no export of it.
+    fn valid_exports(&self, member: usize) -> Vec<ObjectKey> {
+        let exports = self.members[member].server.all(Kind::Exports);
+        exports.map(|(key, _)| key.clone()).filter(|key| self.exported(member, key).is_some()).collect()
+    }
+
     /// These exports vanish though no user deletes them. What was never published is nobody's loss.
     fn lose(&mut self, member: usize, exports: Vec<ObjectKey>) {
+        // By what does the next process know that its API server is not what it was?
+        let lease = ObjectKey::new(self.members[member].namespace(), record::LEASE);
+        let measured = !self.members[member].processes.is_empty() || self.broker.get(Kind::Leases, &lease).is_some();
         let (published, other): (Vec<_>, Vec<_>) =
-            exports.into_iter().partition(|key| self.published(member, key).is_some());
+            exports.into_iter().partition(|key| measured && self.published(member, key).is_some());
         // The broker lost it before: only imports still know of it, and who wrote them has no word of its source.
         let imported = other.into_iter().filter(|key| (0..self.members.len()).any(|at| self.import(at, key).is_some()));
         let imported: Vec<ObjectKey> = imported.collect();
@@ -516,15 +529,16 @@ impl World {
 
     /// The member's API server is what it was. Exports that were made since are lost, though nobody deleted them.
     fn restore_member(&mut self, member: usize) {
-        let of = &mut self.members[member];
-        let Some(backup) = of.backup.take() else {
+        let Some(backup) = self.members[member].backup.take() else {
             return;
         };
-        let was: Vec<_> = of.server.all(Kind::Exports).map(|(key, _)| key.clone()).collect();
+        let was = self.valid_exports(member);
+        let of = &mut self.members[member];
         of.server.restore(backup);
         of.restored = true;
-        let lost = was.into_iter().filter(|key| of.server.get(Kind::Exports, key).is_none());
-        let lost: Vec<ObjectKey> = lost.collect();
+        let is_there = |key: &ObjectKey| of.server.get(Kind::Exports, key).is_some();
+        of.lost.retain(|key| !is_there(key));
+        let lost: Vec<ObjectKey> = was.into_iter().filter(|key| !is_there(key)).collect();
         of.vips.clear();
         let going =
             of.server.all(Kind::Namespaces).filter(|(_, object)| **object == Object::Namespace { terminating: true });
@@ -548,6 +562,7 @@ impl World {
         for member in &mut self.members {
             self.uncertain.extend(std::mem::take(&mut member.lost));
         }
+        self.forget_who_left();
         self.disturb_all(Duration::ZERO);
     }
 
@@ -600,8 +615,26 @@ impl World {
             }
         }
         self.broker.remove(Kind::Members, &ObjectKey::new(record::SHARED_NAMESPACE, id));
+        self.forget_who_left();
         self.later(Duration::from_secs(1), Task::Start { member });
         self.disturb_all(Duration::ZERO);
+    }
+
+    /// Who left while a member did not run is known to it by its own lease alone, which says who was there before. Without
+    /// that, its imports' word is all that there is.
+    fn forget_who_left(&mut self) {
+        for (index, member) in self.members.iter().enumerate() {
+            let lease = ObjectKey::new(member.namespace(), record::LEASE);
+            if self.leader(index).is_some() || self.broker.get(Kind::Leases, &lease).is_some() {
+                continue;
+            }
+            let left = |id: &String| self.members.iter().any(|other| other.id == *id && !other.joined);
+            for (service, object) in member.server.all(Kind::Imports) {
+                if matches!(object, Object::Import(import) if import.clusters.iter().any(left)) {
+                    self.uncertain.insert(service.clone());
+                }
+            }
+        }
     }
 
     /// Everything works again.

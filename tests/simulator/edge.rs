@@ -162,7 +162,7 @@ impl World {
         }
         if !self.reaches(member, kind) {
             if self.random.chance(300) {
-                self.interrupt(process, kind, false);
+                self.interrupt(process, kind, true);
             }
             let retry = self.random.millis(500..2500);
             return self.rouse(process, kind, retry);
@@ -285,7 +285,10 @@ impl World {
             State::Watching(next) => (!anew).then_some(*next),
         };
         stream.state = State::Broken(resume);
-        self.tell(process, Event::Interrupted(kind));
+        // A watch that ends in time is resumed, and nobody hears of it; one that broke begins with a list.
+        if resume.is_none() {
+            self.tell(process, Event::Interrupted(kind));
+        }
         let retry = self.random.millis(1..2000);
         self.rouse(process, kind, retry);
     }

@@ -105,8 +105,10 @@ impl World {
             // What an earlier process knew is known to this one by the import alone.
             let named = self.import(of.member, service).is_some_and(|import| import.clusters.contains(&there.id));
             let earlier = here.told.word(&there.id, service).filter(|_| named);
-            let word = of.told.word(&there.id, service).or(earlier);
-            member_still != Some(&false) && word == Some(true)
+            let word = of.told.word(&there.id, service).or(earlier).flatten();
+            // The source may have said of an earlier one that it is no more, and of this one nothing yet.
+            let is_it = |created| self.exported(*member, service).is_none_or(|exported| exported.created == created);
+            member_still != Some(&false) && word.is_some_and(is_it)
         });
         exporter.map(|member| self.members[member].id.clone())
     }
@@ -245,6 +247,12 @@ impl World {
         for ip in ips {
             let family = Family::of(ip.parse().unwrap());
             let old = self.members[member].vips.insert((uid.clone(), family), ip.clone());
+            // A restore may bring back another address, and with that two: all take the same.
+            let restored = |other: &usize| {
+                self.members[*other].restored
+                    && self.import(*other, service).is_some_and(|import| import.spec.ips.contains(&ip))
+            };
+            let excused = excused || (0..self.members.len()).any(|other| restored(&other));
             if let Some(old) = old.filter(|old| *old != ip && !excused) {
                 self.violate(format!("{id}: the address of {service} changes from {old} to {ip}"));
             }
@@ -315,7 +323,7 @@ impl World {
                 continue;
             }
             let wanted = self.wanted(&service);
-            if !approved && wanted.is_none() && self.cannot_be_told(&service) {
+            if !approved && self.cannot_be_told(&service) {
                 continue;
             }
             let mut addresses: Option<(String, Vec<String>)> = None;
@@ -357,7 +365,7 @@ impl World {
                 .is_some_and(|report| report.held.iter().any(|held| held.service.is_empty() || held.service == service))
     }
 
-    /// Whether a member that an import of the service names can say neither that it exports it nor that it does not.
+    /// Whether a member that an import of the service names, and that does not export it, cannot say so.
     /// After the broker was emptied, a member that holds a withdrawal has no record to write for it: what it exported is
     /// known to its readers alone. As long as it means to have such records, nobody knows which of those that vanished they
     /// are, and the mere deletion of a record withdraws nothing. It ends as every hold does: with the approval.
@@ -368,13 +376,18 @@ impl World {
             let key = ObjectKey::new(of.namespace(), record::export_name(service));
             let unrecorded = |held: &ObjectKey| self.holds(source, held) && self.published(source, held).is_none();
             imports.iter().any(|import| import.clusters.contains(&of.id))
+                && !self.exports(source, service)
                 && self.broker.get(Kind::ExportRecords, &key).is_none()
                 && self.shape.services.iter().any(unrecorded)
         })
     }
 
-    /// What is held stays as it is, in every cluster that had it.
+    /// What is held stays as it is, in every cluster that can know of it.
     fn check_held(&mut self, service: &ObjectKey) {
+        let recorded = |source: usize| self.holds(source, service) && self.published(source, service).is_some();
+        if !(0..self.members.len()).any(recorded) {
+            return;
+        }
         for member in 0..self.members.len() {
             let of = &self.members[member];
             let here = of.active() && of.server.has_namespace(&service.namespace).is_ok();
@@ -480,7 +493,8 @@ impl World {
             };
             let held = self.members.iter().any(|member| member.active() && member.id == spec.holder);
             // A headless service may become another again.
-            if held && self.wanted(&ObjectKey::new(namespace, name)).is_none() {
+            let service = ObjectKey::new(namespace, name);
+            if held && !self.uncertain.contains(&service) && self.wanted(&service).is_none() {
                 wrong = Some(format!("quiet: nobody needs {spec:?}"));
             }
         }

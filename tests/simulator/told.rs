@@ -11,8 +11,8 @@ use crate::world::World;
 /// See the module. Absence from a list is no word: what was said before stays.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Told {
-    /// By cluster and service, whether the last word was an export rather than a withdrawal.
-    pub(crate) exports: BTreeMap<(String, ObjectKey), bool>,
+    /// By cluster and service, when the export of the last word was created, unless that was a withdrawal.
+    pub(crate) exports: BTreeMap<(String, ObjectKey), Option<i64>>,
     /// Whether a member is one: neither revoked nor gone.
     pub(crate) members: BTreeMap<String, bool>,
     /// The member's own ServiceExports, and its Services that can be exported.
@@ -32,8 +32,8 @@ pub(crate) struct Own {
 }
 
 impl Told {
-    /// The last word about a cluster's export, if there was one.
-    pub(crate) fn word(&self, cluster: &str, service: &ObjectKey) -> Option<bool> {
+    /// The last word about a cluster's export, if there was one: when it was created, unless it was withdrawn.
+    pub(crate) fn word(&self, cluster: &str, service: &ObjectKey) -> Option<Option<i64>> {
         self.exports.get(&(cluster.to_owned(), service.clone())).copied()
     }
 
@@ -46,7 +46,8 @@ impl Told {
             Object::ExportRecord(_, spec) => {
                 if let Some(cluster) = key.namespace.strip_prefix("mcs-") {
                     let service = ObjectKey::new(spec.namespace.as_str(), spec.name.as_str());
-                    self.exports.insert((cluster.to_owned(), service), !spec.withdrawn);
+                    let created = (!spec.withdrawn).then_some(spec.exported.created);
+                    self.exports.insert((cluster.to_owned(), service), created);
                 }
             }
             Object::Member(_, spec) => {

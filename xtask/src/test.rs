@@ -120,8 +120,14 @@ fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts)
     }
 }
 
-/// The simulator makes millions of decisions, so what decides is optimized for it; its assertions and planted faults stay.
-const OPTIMIZED: [&str; 2] = ["--config", "profile.dev.package.mcs-userspace.opt-level=2"];
+/// The simulator makes millions of decisions, so what decides is optimized for it, and so is the world around it; their
+/// assertions and the planted faults stay.
+const OPTIMIZED: [&str; 4] = [
+    "--config",
+    "profile.dev.package.mcs-userspace.opt-level=2",
+    "--config",
+    "profile.dev.package.mcs-tests.opt-level=2",
+];
 
 fn profile(args: &Args) -> Option<&'static str> {
     args.release.then_some("--release")

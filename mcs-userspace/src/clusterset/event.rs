@@ -130,7 +130,7 @@ pub enum Event {
     Deleted(Kind, ObjectKey),
     /// The list is complete. `resource_version` is that of the list as a whole.
     Listed(Kind, u64),
-    /// The watch broke, and is being made again. What is known stays.
+    /// The watch broke, and is being made again, which begins with a list. What is known stays.
     Interrupted(Kind),
     /// The CRD of ServiceExports (for [`Kind::Exports`]) or ClusterProperties (for [`Kind::Properties`]), looked at before
     /// each of their lists, when it changes, and after a deletion was seen, before that is told: a CRD is marked for its

@@ -99,16 +99,28 @@ pub struct Liveness {
     answered: Option<Now>,
     /// How often its content became another.
     content: u64,
+    /// [`Self::heard`] from which on silence is believed again, after too many were silent: those who come back are heard
+    /// one by one, and the last must not be taken for dead because the first was heard.
+    believed_from: Duration,
 }
 
 /// So many tokens are remembered of each member: more than are written in the time that kills. A watch that begins in the
 /// past delivers them again.
 const TOKENS: usize = 16;
 
+/// What tells renewals apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// resourceVersion of the lease.
+    pub version: u64,
+    /// What the member adds: a restored broker gives versions again, and they say of nobody that he was heard before.
+    pub serial: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Member {
     /// The last ones seen, the newest last.
-    tokens: VecDeque<u64>,
+    tokens: VecDeque<Token>,
     /// [`Liveness::heard`] at the last sign of life, or when the member became known.
     alive: Duration,
     /// [`Liveness::content`] at the last sign of life; none if this process saw none.
@@ -127,6 +139,7 @@ impl Liveness {
             heard: Duration::ZERO,
             answered: None,
             content: 0,
+            believed_from: Duration::ZERO,
         }
     }
 
@@ -154,14 +167,14 @@ impl Liveness {
         self.remembered.remove(cluster);
     }
 
-    /// The member's lease was seen with this resourceVersion; the observer's own lease is an answer of the broker. A new
+    /// The member's lease was seen with this token; the observer's own lease is an answer of the broker. A new
     /// one that is higher than the one before is a sign of life. The first one is not, nobody knows how old it is; nor is
     /// a lower one, which is what a restored broker or a watch from the past shows.
-    pub fn renewal_seen(&mut self, cluster: &str, token: u64, now: Now) {
+    pub fn renewal_seen(&mut self, cluster: &str, token: Token, now: Now) {
         self.broker_answered(now);
         let Some(member) = self.members.get_mut(cluster) else { return };
         let again = member.tokens.contains(&token);
-        if !again && member.tokens.back().is_some_and(|before| token > *before) {
+        if !again && member.tokens.back().is_some_and(|before| token.version > before.version) {
             member.alive = self.heard;
             member.renewed = Some(self.content);
             member.dead = false;
@@ -202,15 +215,19 @@ impl Liveness {
 
     /// Judges, as of the last answer. O(members).
     pub fn evaluate(&mut self) -> Verdict {
-        let Self { timings, members, heard, .. } = self;
+        let Self { timings, members, heard, believed_from, .. } = self;
         let silence = |member: &Member| heard.saturating_sub(member.alive);
         let silent = members.values().filter(|member| member.dead || silence(member) >= timings.suspect).count();
         let too_many = silent * 2 > members.len() + 1 && !planted(Fault::DeadWithoutQuorum);
+        if too_many && members.values().any(|member| !member.dead && silence(member) >= timings.dead) {
+            *believed_from = *heard + timings.longest_gap();
+        }
+        let believed = !too_many && *heard >= *believed_from;
         let mut verdict = Verdict::default();
         for (cluster, member) in members.iter_mut() {
             let expired = !member.dead && silence(member) >= timings.dead;
-            verdict.held |= expired && too_many;
-            member.dead |= expired && !too_many;
+            verdict.held |= expired && !believed;
+            member.dead |= expired && believed;
             let health = if member.dead {
                 Health::Dead
             } else if silence(member) >= timings.suspect {
@@ -239,6 +256,7 @@ impl Liveness {
             let mark = [self.timings.suspect, self.timings.dead].into_iter().find(|mark| silence < *mark)?;
             Some(mark.saturating_sub(silence))
         });
-        left.min().map(|left| answered.saturating_add(left))
+        let believed = Some(self.believed_from.saturating_sub(self.heard)).filter(|left| !left.is_zero());
+        left.chain(believed).min().map(|left| answered.saturating_add(left))
     }
 }

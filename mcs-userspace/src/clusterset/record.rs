@@ -235,9 +235,18 @@ pub struct Statement {
     /// there, was removed by the broker's admin.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
+    /// A number that no renewal of this member had before: a broker that was restored gives resourceVersions again. 0 from
+    /// writers that do not know of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub serial: u64,
     /// The last word of a member that left: it carries nothing, publishes nothing, and nobody waits for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How a source tells that its own API server went back in time, or is another one.

@@ -212,7 +212,10 @@ impl Tools {
             object.metadata.namespace = Some(key.namespace.to_string());
             return within(api.create(&PostParams::default(), &object)).await;
         }
-        let operations = patch::at_version(version, patch::fields_of(body, fields));
+        let mut operations = patch::at_version(version, patch::fields_of(body, fields));
+        if is_ours_alone(kind) {
+            operations.push(patch::without_managers());
+        }
         within(api.patch(&key.name, &PatchParams::default(), &json_patch(operations)?)).await
     }
 
@@ -337,6 +340,11 @@ fn heard(kind: Kind, object: DynamicObject) -> Result<Heard, Trouble> {
     let object = convert::read(kind, object)
         .ok_or_else(|| Trouble::Garbled(format!("{key}: what came back is none of ours")))?;
     Ok(Heard { event: Event::Applied(kind, key, Box::new(object)), version })
+}
+
+/// Kinds of which nobody else writes a field. Of ServiceImports users write labels and annotations, perhaps by apply.
+const fn is_ours_alone(kind: Kind) -> bool {
+    matches!(kind, Kind::ImportedSlices | Kind::SliceRecords | Kind::ExportRecords)
 }
 
 fn json_patch(operations: Vec<Value>) -> Result<Patch<()>, Trouble> {

@@ -56,6 +56,39 @@ impl ClusterSet {
         let of = |server: &ApiServer| server.processor_time().map(|(api, etcd)| api + etcd);
         Ok([of(&self.source.server)?, of(&self.sink.server)?, of(&self.broker)?])
     }
+
+    /// Writes that the API servers have answered until now, whoever made them, Leases left out: source, sink, broker.
+    pub(crate) fn writes(&self) -> Result<[f64; 3]> {
+        let of = |client: &Client| client.raw("/metrics").map(|text| writes_of(&text));
+        Ok([of(&self.source.client)?, of(&self.sink.client)?, of(&self.broker_client)?])
+    }
+}
+
+/// The sum of `apiserver_request_total` over all that writes but Leases, which are renewed by time and not by change.
+fn writes_of(metrics: &str) -> f64 {
+    const VERBS: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
+    let is_write = |labels: &str| {
+        VERBS.iter().any(|verb| labels.contains(&format!("verb=\"{verb}\""))) && !labels.contains("resource=\"leases\"")
+    };
+    let counts = metrics.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")?.rsplit_once("} "));
+    counts.filter(|(labels, _)| is_write(labels)).filter_map(|(_, count)| count.trim().parse::<f64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_counted_and_reads_and_leases_are_not() {
+        let metrics = r#"# TYPE apiserver_request_total counter
+apiserver_request_total{code="200",resource="endpointslices",verb="PATCH"} 40
+apiserver_request_total{code="201",resource="serviceimports",verb="POST"} 2
+apiserver_request_total{code="200",resource="leases",verb="PATCH"} 500
+apiserver_request_total{code="200",resource="endpointslices",verb="WATCH"} 7
+apiserver_request_total_other{verb="PATCH"} 9
+"#;
+        assert!((writes_of(metrics) - 42.0).abs() < f64::EPSILON);
+    }
 }
 
 impl Member {

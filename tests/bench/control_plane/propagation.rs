@@ -44,17 +44,33 @@ pub(crate) fn run(size: Size) -> Result<Found> {
         "API servers' CPU: source",
         "sink",
         "broker",
+        "writes per change",
+        "sink",
+        "broker",
     ]);
     for busy in [false, true] {
         let round = Round::begin(&set, busy)?;
-        let (imports, slices, rate, cpu) = round.measure(changes)?;
+        let Measured { imports, slices, rate, cpu, writes } = round.measure(changes)?;
         let state = if busy { "busy" } else { "idle" };
         for (what, goal, runs) in [("export → import", 1000.0, imports), ("endpoints → slice", 500.0, slices)] {
             let cpu = cpu.map(|used| format!("{:.0} %", used * 100.0));
             let [source, sink, broker] = cpu;
+            let [written, written_sink, written_broker] = writes.map(digits);
             let quantile = |q| digits(runs.quantile(q));
             let name = format!("{what}, {state}");
-            table.row([name.clone(), quantile(0.5), quantile(0.99), quantile(1.0), digits(rate), source, sink, broker]);
+            table.row([
+                name.clone(),
+                quantile(0.5),
+                quantile(0.99),
+                quantile(1.0),
+                digits(rate),
+                source,
+                sink,
+                broker,
+                written,
+                written_sink,
+                written_broker,
+            ]);
             found.goals.push(at_most(format!("{name}, p99"), runs.quantile(0.99), goal, "ms"));
             found.figures.push(runs.figure(format!("propagation/{what}/{state}"), "ms"));
         }
@@ -65,6 +81,20 @@ pub(crate) fn run(size: Size) -> Result<Found> {
 
 pub(crate) fn address(service: usize, change: usize) -> String {
     format!("10.{}.{}.{}", 20 + service % 100, change / 250 % 250, 1 + change % 250)
+}
+
+/// What a round came to.
+struct Measured {
+    /// Milliseconds from export to import.
+    imports: Runs,
+    /// Milliseconds from endpoint to slice.
+    slices: Runs,
+    /// Other changes in a second.
+    rate: f64,
+    /// The API servers' shares of a processor: source, sink, broker.
+    cpu: [f64; 3],
+    /// Writes for each request of the bench's, its own among the source's.
+    writes: [f64; 3],
 }
 
 struct Round<'a> {
@@ -84,8 +114,7 @@ impl<'a> Round<'a> {
         Ok(Self { set, busy, imports, slices })
     }
 
-    /// Times of imports and slices in milliseconds, other changes in a second, and the API servers' share of a processor.
-    fn measure(mut self, changes: usize) -> Result<(Runs, Runs, f64, [f64; 3])> {
+    fn measure(mut self, changes: usize) -> Result<Measured> {
         let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
             let mut writers = Vec::new();
@@ -104,9 +133,10 @@ impl<'a> Round<'a> {
         })
     }
 
-    fn measured(&mut self, changes: usize, made: &AtomicUsize) -> Result<(Runs, Runs, f64, [f64; 3])> {
+    fn measured(&mut self, changes: usize, made: &AtomicUsize) -> Result<Measured> {
         let state = if self.busy { "busy" } else { "idle" };
-        let (began, before, made_before) = (Instant::now(), self.set.servers_time()?, made.load(Ordering::Relaxed));
+        let (writes_before, made_before) = (self.set.writes()?, made.load(Ordering::Relaxed));
+        let (began, before) = (Instant::now(), self.set.servers_time()?);
         let source = &self.set.source.client;
         let (mut imports, mut slices) = (Runs::default(), Runs::default());
         let mut progress = Progress::new(format!("changes, {state}"), changes);
@@ -137,8 +167,12 @@ impl<'a> Round<'a> {
         let took = began.elapsed().as_secs_f64();
         let after = self.set.servers_time()?;
         let share = std::array::from_fn(|index| (after[index] - before[index]).as_secs_f64() / took);
-        let rate = (made.load(Ordering::Relaxed) - made_before) as f64 / took;
-        Ok((imports, slices, rate, share))
+        let others = (made.load(Ordering::Relaxed) - made_before) as f64;
+        // Of a measured service: itself, its export, its slice, and the slice once more.
+        let all = others + 4.0 * changes as f64;
+        let writes_after = self.set.writes()?;
+        let writes = std::array::from_fn(|index| (writes_after[index] - writes_before[index]) / all);
+        Ok(Measured { imports, slices, rate: others / took, cpu: share, writes })
     }
 }
 

@@ -127,7 +127,10 @@ impl Controller {
             }
         }
         let settled = if self.gate { vip::settle(family, &self.claims(key, me, merging, family, mine)) } else { None };
-        let reserved = |ip: IpAddr| self.broker.reservations.get(&ip).is_some_and(|of| of.service == *key);
+        // What is being released is as good as gone: by the time that an import has it, another may have reserved it.
+        let reserved = |ip: IpAddr| {
+            self.broker.reservations.get(&ip).is_some_and(|of| of.service == *key) && !self.writes.releases(ip)
+        };
         match (mine, settled) {
             // Two had one each: all take the same.
             (Some(mine), Some(other)) if other != mine && reserved(other) => Found::Is(other),
@@ -226,6 +229,10 @@ impl Controller {
         } else {
             merging.merged.is_some() || import.is_some()
         };
+        if exported {
+            self.unneeded.remove(key);
+        }
+        let rested = exported || self.rests(key, now);
         let superseded = |ip: IpAddr| {
             let other = carried.iter().find(|other| Family::of(**other) == Family::of(ip));
             other.is_some_and(|other| {
@@ -237,13 +244,26 @@ impl Controller {
             .reserved_for(key)
             .filter(|(ip, of)| {
                 let released = vip::release(exported, of.holder == me, self.broker.members.contains_key(&of.holder));
-                released == Release::Delete || (of.holder == me && superseded(*ip))
+                released == Release::Delete && rested || (of.holder == me && superseded(*ip))
             })
             .map(|(ip, of)| Op::Release(reservation_key(ip), of.meta.clone()))
             .collect();
         for op in free {
             self.writes.propose(key, op, now);
         }
+    }
+
+    /// Whether a service that nobody exports has been so for long enough; if not, it is looked at again then.
+    fn rests(&mut self, key: &ObjectKey, now: Now) -> bool {
+        if self.broker.reserved_for(key).next().is_none() {
+            self.unneeded.remove(key);
+            return false;
+        }
+        let until = *self.unneeded.entry(key.clone()).or_insert(now) + self.settings.release;
+        if until > now {
+            self.writes.remind(key, until);
+        }
+        until <= now
     }
 
     /// How healthy a member is, in one word.

@@ -88,6 +88,8 @@ pub(super) struct Lease {
     pub(super) uid: String,
     pub(super) version: u64,
     pub(super) statement: Statement,
+    /// When the last renewal was seen; none if this process saw none.
+    pub(super) renewed: Option<Now>,
     /// Renewals seen since something vanished, or since its records were listed.
     pub(super) witnesses: u8,
     /// Since when.

@@ -3,6 +3,7 @@
 use super::super::brake::Brake;
 use super::super::event::{CrdState, Event, Kind, Now, Object};
 use super::super::fault::{Fault, planted};
+use super::super::liveness::Token;
 use super::super::local::{Meta, Service};
 use super::super::record::{LEASE, Statement};
 use super::super::validate;
@@ -71,6 +72,8 @@ impl Controller {
             Event::Leader(leader) => {
                 if leader && !self.leader {
                     self.writes.forget();
+                    // The one before may have heard more, and what it wrote shows it.
+                    self.broker.doubt();
                     self.all_dirty = true;
                     self.renewed = None;
                     self.remembered = None;
@@ -342,8 +345,11 @@ impl Controller {
             }
         }
         lease.uid.clone_from(&meta.uid);
-        self.liveness.renewal_seen(&cluster, version, now);
+        self.liveness.renewal_seen(&cluster, Token { version, serial: statement.serial }, now);
         let renewed = version > lease.version && lease.version != 0;
+        if renewed {
+            lease.renewed = Some(now);
+        }
         lease.version = version;
         lease.statement = statement;
         if ours || self.departed.contains(&cluster) {

@@ -288,6 +288,7 @@ impl Controller {
             source: self.brake.mark(),
             published: decided.then(|| digest_text(self.meant_total)),
             members: self.broker.members_present.iter().cloned().collect(),
+            serial: serial(now),
             left: false,
         };
         self.writes.propose(&nobody, Op::Renew(statement), now);
@@ -311,6 +312,7 @@ impl Controller {
             source: self.brake.mark(),
             published: Some(digest_text(0)),
             members: Vec::new(),
+            serial: serial(now),
             left: true,
         };
         self.writes.propose(&ObjectKey::new("", ""), Op::Renew(statement), now);
@@ -323,4 +325,9 @@ impl Controller {
             self.tell(about, true, "NotAMember", &trouble, now);
         }
     }
+}
+
+/// No two renewals are made at the same nanosecond of their processes' lives and get the same version too.
+fn serial(now: Now) -> u64 {
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

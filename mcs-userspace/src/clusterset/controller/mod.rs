@@ -60,6 +60,9 @@ pub struct Settings {
     /// A Member object that went, and is not back after this, was removed by the broker's admin, if this cluster's own
     /// stayed all the time: the end of all Members at once removes nobody.
     pub removal: Duration,
+    /// A reservation that nobody needs stays for so long: by then the imports that carry the address are gone everywhere,
+    /// and whoever exports the service again meanwhile has its address again.
+    pub release: Duration,
 }
 
 impl Default for Settings {
@@ -69,6 +72,7 @@ impl Default for Settings {
             tombstone: Duration::from_secs(600),
             retry_cap: Duration::from_secs(5),
             removal: Duration::from_secs(3),
+            release: Duration::from_secs(3),
         }
     }
 }
@@ -139,6 +143,8 @@ pub struct Controller {
     waiting: BTreeSet<ObjectKey>,
     exhausted: BTreeMap<ObjectKey, Vec<super::service::Family>>,
     unreserved: BTreeSet<ObjectKey>,
+    /// Services that nobody exports any more and that have reservations, and since when.
+    unneeded: BTreeMap<ObjectKey, Now>,
 
     // sinks.rs
     /// Dead members whose endpoints are still imported.
@@ -189,6 +195,7 @@ impl Controller {
             waiting: BTreeSet::new(),
             exhausted: BTreeMap::new(),
             unreserved: BTreeSet::new(),
+            unneeded: BTreeMap::new(),
             stale: BTreeMap::new(),
             told: BTreeMap::new(),
             problems: BTreeMap::new(),

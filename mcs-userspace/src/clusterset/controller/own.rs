@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::brake::{Decision, Part};
+use super::super::brake::{Brake, Decision, Part};
 use super::super::event::Kind;
 use super::super::local::Service;
 use super::super::service::Exported;
@@ -88,14 +88,6 @@ impl Controller {
         let mut published: BTreeSet<ObjectKey> = ours.collect();
         let records = self.broker.services_of(&me).filter(|(_, record)| !record.withdrawn);
         published.extend(records.map(|(service, _)| service.clone()));
-        // What is there and of another type now is known not to be exported.
-        for key in &published {
-            if self.local.exports.contains_key(key)
-                && matches!(self.local.services.get(key), Some(Service::Unexportable { .. }))
-            {
-                self.withdrawn.insert(key.clone());
-            }
-        }
         published.retain(|key| !self.withdrawn.contains(key));
         let before = std::mem::take(&mut self.pending);
         self.pending = published.iter().filter_map(|key| Some((key.clone(), self.missing(key, &me)?))).collect();
@@ -133,9 +125,10 @@ impl Controller {
         self.dirty.insert(key.clone());
     }
 
-    /// The Service of an export is of a type that cannot be exported: so it is not.
+    /// The Service of an export is of a type that cannot be exported: so it is not. What a list says is no knowledge, it is
+    /// judged with the rest: an API server that was restored lists what was.
     pub(super) fn known_unexported(&mut self, key: &ObjectKey) {
-        if self.local.exports.contains_key(key) && self.is_published(key) {
+        if self.lists.all_current(&Brake::KINDS) && self.local.exports.contains_key(key) && self.is_published(key) {
             self.withdrawn.insert(key.clone());
             self.pending.remove(key);
             self.brake.came_back(key, None);

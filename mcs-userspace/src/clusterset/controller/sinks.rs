@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::event::{Now, Op};
+use super::super::event::{Kind, Now, Op};
 use super::super::fault::{Fault, planted};
 use super::super::local::{Condition, EXPORTED_KEYS, Import, ImportedSlice, Regarding, STALE, Truth, WITHDRAWAL_HELD};
 use super::super::merge::{Constituent, Merged, merge};
@@ -112,7 +112,9 @@ impl Controller {
         let Some(merged) = &merging.merged else {
             self.stale.remove(key);
             // An export that is not known yet may be another cluster's.
-            if self.broker_known() && (self.own_known() || self.exports_gone()) {
+            if self.newcomer_exports(key, me, now) || self.names_nobody_yet(key, me) {
+                self.writes.remind(key, now + self.settings.timings.renew / 5);
+            } else if self.broker_known() && (self.own_known() || self.exports_gone()) {
                 self.clear(key, now);
             }
             return;
@@ -145,6 +147,33 @@ impl Controller {
         } else {
             self.stale.insert(key.clone(), stale);
         }
+    }
+
+    /// Whether the import is one whose status was not written yet, and not every member has said that no record is missing
+    /// here: the process before this one, which made it, knew for whom.
+    fn names_nobody_yet(&self, key: &ObjectKey, me: &str) -> bool {
+        let mut others = self.broker.members.keys().filter(|id| *id != me && self.broker.counts(id));
+        self.local.our_import(key).is_some_and(|import| import.clusters.is_empty())
+            && others.any(|id| !self.broker.complete(id))
+    }
+
+    /// Whether a record is there of a cluster that is not known as a member and may have joined meanwhile: the members are
+    /// being listed, or the cluster renews its lease, which the broker lets only members do.
+    fn newcomer_exports(&self, key: &ObjectKey, me: &str, now: Now) -> bool {
+        let known = |cluster: &str| {
+            cluster == me
+                || self.broker.members.contains_key(cluster)
+                || self.broker.revoked(cluster)
+                || self.departed.contains(cluster)
+        };
+        let renews = |cluster: &str| {
+            let lease = self.broker.leases.get(cluster).filter(|lease| !lease.statement.left);
+            let renewed = lease.and_then(|lease| lease.renewed);
+            renewed.is_some_and(|at| now.saturating_sub(at) < self.settings.timings.dead)
+        };
+        let listing = !self.lists.settled(&[Kind::Members]);
+        let mut records = self.broker.records(key).filter(|(cluster, record)| !record.withdrawn && !known(cluster));
+        records.any(|(cluster, _)| listing || renews(cluster))
     }
 
     fn wanted(

@@ -65,6 +65,8 @@ struct Server {
     tries: u32,
     until: Now,
     reason: String,
+    /// Services whose writes were not even tried meanwhile.
+    turned_away: BTreeSet<ObjectKey>,
 }
 
 impl Writes {
@@ -93,6 +95,7 @@ impl Writes {
         if server.tries > 0 {
             if server.until > now {
                 self.timers.insert((server.until, service.clone()));
+                server.turned_away.insert(service.clone());
                 return;
             }
             // This one tries; the next one after it.
@@ -115,6 +118,12 @@ impl Writes {
         self.in_flight.contains_key(target)
             || self.waits.get(target).is_some_and(|wait| wait.until > now)
             || server.tries > 0 && server.until > now
+    }
+
+    /// Whether the reservation of an address is being deleted.
+    pub(super) fn releases(&self, address: std::net::IpAddr) -> bool {
+        let flight = self.in_flight.get(&(Kind::Reservations, reservation_key(address)));
+        flight.is_some_and(|flight| matches!(flight.op, Op::Release(..)))
     }
 
     /// An object was seen, none if deleted.
@@ -147,7 +156,7 @@ impl Writes {
     pub(super) fn answered(&mut self, broker: bool) {
         let server = &mut self.servers[usize::from(broker)];
         if server.tries > 0 {
-            *server = Server::default();
+            let turned_away = std::mem::take(server).turned_away;
             let waiting: Vec<ObjectKey> = self
                 .waits
                 .iter_mut()
@@ -157,7 +166,7 @@ impl Writes {
                     wait.service.clone()
                 })
                 .collect();
-            self.timers.extend(waiting.into_iter().map(|service| (Now::ZERO, service)));
+            self.timers.extend(waiting.into_iter().chain(turned_away).map(|service| (Now::ZERO, service)));
         }
     }
 
@@ -287,7 +296,7 @@ impl Writes {
 
 impl Server {
     const fn new() -> Self {
-        Self { tries: 0, until: Now::ZERO, reason: String::new() }
+        Self { tries: 0, until: Now::ZERO, reason: String::new(), turned_away: BTreeSet::new() }
     }
 }
 

@@ -4,6 +4,11 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Of a member that adds nothing.
+const fn version(version: u64) -> Token {
+    Token { version, serial: 0 }
+}
+
 /// One observer, the members that it watches, and a broker that answers once a second unless told otherwise.
 struct Observer {
     liveness: Liveness,
@@ -33,7 +38,7 @@ impl Observer {
     fn renew(&mut self, members: &[&str]) {
         for member in members {
             self.token += 1;
-            self.liveness.renewal_seen(member, self.token, self.now);
+            self.liveness.renewal_seen(member, version(self.token), self.now);
         }
     }
 
@@ -154,9 +159,47 @@ fn only_a_new_token_is_a_sign_of_life() {
     let token = observer.token - 1;
     for _ in 0..60 {
         observer.pass(1, &[]).renew(&["b"]);
-        observer.liveness.renewal_seen("a", token, observer.now);
+        observer.liveness.renewal_seen("a", version(token), observer.now);
     }
     assert_eq!(observer.verdict(), "a=dead b=healthy");
+}
+
+#[test]
+fn versions_that_a_restored_broker_gives_again_are_signs_of_life() {
+    let mut observer = Observer::of(&["b"]);
+    observer.liveness.member_added("a");
+    let mut serial = 0;
+    let mut renew = |observer: &mut Observer, version| {
+        serial += 1;
+        observer.liveness.renewal_seen("a", Token { version, serial }, observer.now);
+    };
+    let versions = (0..12).map(|round| 1000 + 10 * round);
+    for version in versions.clone() {
+        observer.pass(5, &["b"]);
+        renew(&mut observer, version);
+    }
+    // The broker is what it was before all of them, and gives each version a second time.
+    observer.liveness.broker_replaced();
+    renew(&mut observer, 990);
+    for version in versions {
+        observer.pass(5, &["b"]);
+        renew(&mut observer, version);
+    }
+    assert_eq!(observer.verdict(), "a=healthy b=healthy");
+}
+
+#[test]
+fn who_comes_back_last_is_not_dead_for_it() {
+    let mut observer = Observer::of(&["a", "b", "c"]);
+    observer.pass(80, &[]);
+    assert_eq!(observer.verdict(), "a=suspect b=suspect c=suspect held");
+    observer.renew(&["a"]);
+    assert_eq!(observer.verdict(), "a=healthy b=suspect c=suspect held");
+    assert!(observer.liveness.next_change().is_some_and(|at| at <= observer.now + 10 * SECOND));
+    observer.pass(5, &["a"]).renew(&["b"]);
+    assert_eq!(observer.verdict(), "a=healthy b=healthy c=suspect held");
+    observer.pass(5, &["a", "b"]);
+    assert_eq!(observer.verdict(), "a=healthy b=healthy c=dead");
 }
 
 #[test]
@@ -238,14 +281,15 @@ fn renewals_that_stop_together_kill_nobody_one_by_one() {
 fn the_brokers_fault_is_disproved_by_renewals_and_by_revocation() {
     let mut observer = Observer::of(&["a", "b"]);
     observer.pass(60, &[]).renew(&["b"]);
-    assert_eq!(observer.verdict(), "a=dead b=healthy");
+    assert_eq!(observer.verdict(), "a=suspect b=healthy held", "the other may be the next to be heard");
+    assert_eq!(observer.pass(10, &["b"]).verdict(), "a=dead b=healthy");
 
     let mut observer = Observer::of(&["a", "b", "c"]);
     assert_eq!(observer.pass(60, &[]).verdict(), "a=suspect b=suspect c=suspect held");
     observer.liveness.member_removed("a");
     assert_eq!(observer.verdict(), "b=suspect c=suspect held", "two of three");
     observer.liveness.member_removed("b");
-    assert_eq!(observer.verdict(), "c=dead");
+    assert_eq!(observer.pass(10, &[]).verdict(), "c=dead");
 }
 
 #[test]
@@ -280,7 +324,7 @@ fn a_watch_that_begins_in_the_past_revives_nobody() {
     }
     observer.pass(60, &["b"]);
     for token in tokens {
-        observer.liveness.renewal_seen("a", token, observer.now);
+        observer.liveness.renewal_seen("a", version(token), observer.now);
         assert_eq!(observer.verdict(), "a=dead b=healthy");
     }
 }
@@ -342,7 +386,7 @@ fn play(members: usize, steps: &[Step], epoch: Duration) -> Vec<Verdict> {
         liveness.remember_dead(dead);
         for (name, token) in names.iter().zip(tokens) {
             liveness.member_added(name);
-            liveness.renewal_seen(name, *token, now);
+            liveness.renewal_seen(name, version(*token), now);
         }
         liveness
     };
@@ -362,7 +406,7 @@ fn play(members: usize, steps: &[Step], epoch: Duration) -> Vec<Verdict> {
             Step::Renew(member) => {
                 let member = member % members;
                 tokens[member] += 1;
-                liveness.renewal_seen(&names[member], tokens[member], now);
+                liveness.renewal_seen(&names[member], version(tokens[member]), now);
             }
             Step::Restart => liveness = begin(liveness.dead(), &tokens, now),
         }

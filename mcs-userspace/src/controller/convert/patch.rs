@@ -15,6 +15,13 @@ pub(in crate::controller) fn at_version<'a>(
     std::iter::once(precondition).chain(fields).collect()
 }
 
+/// Empties `metadata.managedFields`: a list of one empty entry says so. An API server keeps no account of who set which
+/// field of such an object from then on, until somebody applies to it (server-side apply), and keeping it is a good part
+/// of what an update costs: each field of each endpoint is compared. For kinds that nobody but us writes.
+pub(in crate::controller) fn without_managers() -> Value {
+    json!({"op": "add", "path": "/metadata/managedFields", "value": [{}]})
+}
+
 /// The fields of a whole object that its update sets.
 pub(in crate::controller) fn fields_of<'a>(mut body: Value, pointers: &[&'a str]) -> Vec<(&'a str, Value)> {
     let take = |pointer: &&'a str| Some((*pointer, body.pointer_mut(pointer)?.take()));

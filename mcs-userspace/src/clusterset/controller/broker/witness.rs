@@ -83,6 +83,12 @@ impl Broker {
         }
     }
 
+    /// Others may know more of the broker: members' renewals have to say again that what is there is all.
+    pub(in crate::clusterset::controller) fn doubt(&mut self) {
+        self.proven.clear();
+        self.relisted();
+    }
+
     /// Records were listed: only renewals from now on bear witness.
     pub(in crate::clusterset::controller) fn relisted(&mut self) {
         for lease in self.leases.values_mut() {

@@ -1,7 +1,9 @@
 //! ClusterSetIPs.
 
+use std::time::Duration;
+
 use super::fake::World;
-use crate::clusterset::event::Kind;
+use crate::clusterset::event::{Kind, Op};
 
 #[test]
 fn all_have_the_same_address_and_keep_it() {
@@ -44,6 +46,33 @@ fn an_emptied_broker_gets_the_same_reservations_before_new_ones() {
 }
 
 #[test]
+fn an_address_that_is_being_released_is_not_taken() {
+    let mut world = World::new(1);
+    world.export(0, "shop/cart", 5, &[]);
+    world.run(1);
+    let mut released = Vec::new();
+    let mut act = |world: &mut World| {
+        for _ in 0..5 {
+            for op in world.clusters[0].controller.ops(world.now) {
+                if matches!(op, Op::Release(..)) { released.push(op) } else { world.execute(0, op) }
+            }
+        }
+        released.clone()
+    };
+    world.delete(0, Kind::Exports, "shop/cart");
+    assert!(act(&mut world).is_empty(), "not at once");
+    world.now += Duration::from_secs(3);
+    let [release] = <[Op; 1]>::try_from(act(&mut world)).unwrap();
+    // It is exported again while the answer is awaited.
+    world.export(0, "shop/cart", 6, &[]);
+    act(&mut world);
+    assert!(world.import(0, "shop/cart").unwrap().spec.ips.is_empty());
+    world.execute(0, release);
+    world.run(1);
+    assert_eq!(world.import(0, "shop/cart").unwrap().spec.ips.len(), 1);
+}
+
+#[test]
 fn exhaustion_is_a_condition_and_ends() {
     let mut world = World::with_cidrs(1, &["10.97.0.0/30"]);
     for service in ["shop/one", "shop/two", "shop/three"] {
@@ -61,7 +90,7 @@ fn exhaustion_is_a_condition_and_ends() {
     let other = ["shop/one", "shop/two", "shop/three"].into_iter().find(|service| service != without).unwrap();
     let without = (*without).to_owned();
     world.delete(0, Kind::Exports, other);
-    world.run(2);
+    world.run(5);
     assert_eq!(world.import(0, &without).unwrap().spec.ips.len(), 1);
     assert_eq!(world.import(0, &without).unwrap().conditions[0].reason, "Ready");
 }

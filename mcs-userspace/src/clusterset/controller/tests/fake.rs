@@ -278,7 +278,7 @@ impl World {
         panic!("no end of ops");
     }
 
-    fn execute(&mut self, cluster: usize, op: Op) {
+    pub(super) fn execute(&mut self, cluster: usize, op: Op) {
         let now = self.now;
         let of = &mut self.clusters[cluster];
         let namespace = member_namespace(&of.id);

@@ -6,3 +6,4 @@ mod addresses;
 mod membership;
 mod sinks;
 mod sources;
+mod writes;

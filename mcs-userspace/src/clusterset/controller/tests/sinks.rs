@@ -3,7 +3,7 @@
 use super::fake::{World, key};
 use crate::clusterset::event::{Event, Kind, Object, Op};
 use crate::clusterset::local::{Import, Meta};
-use crate::clusterset::record::SHARED_NAMESPACE;
+use crate::clusterset::record::{LEASE, SHARED_NAMESPACE, member_namespace};
 use crate::model::ObjectKey;
 
 #[test]
@@ -86,6 +86,35 @@ fn revocation_takes_everything() {
     // The one revoked keeps what it has.
     assert_eq!(world.backends(1), ["b:10.2.0.1"]);
     assert!(world.clusters[1].controller.report(world.now).membership.unwrap().contains("revoked"));
+}
+
+#[test]
+fn the_import_of_a_newcomers_export_stays_while_members_are_listed() {
+    let mut world = World::new(2);
+    world.export(1, "shop/cart", 6, &["10.2.0.1"]);
+    world.run(1);
+    let before = world.import(0, "shop/cart").unwrap().clone();
+    // Cluster c joined and exports the service, and of that only the record has come yet.
+    let record = |cluster: &str| ObjectKey::new(member_namespace(cluster), "shop.cart");
+    let theirs = world.broker.objects[&(Kind::ExportRecords, record("b"))].clone();
+    let now = world.now;
+    world.clusters[0].controller.handle(Event::ListStarted(Kind::Members), now);
+    world.broker_put(Kind::ExportRecords, &record("c"), theirs);
+    world.delete(1, Kind::Exports, "shop/cart");
+    world.run(1);
+    assert_eq!(world.import(0, "shop/cart").map(|import| &import.meta.uid), Some(&before.meta.uid));
+    // Its lease is renewed, though the list ends without it: the watch is late.
+    let lease = ObjectKey::new(member_namespace("c"), LEASE);
+    let renewal = Object::Lease(Meta::default(), world.statement("b"));
+    for _ in 0..2 {
+        world.broker_put(Kind::Leases, &lease, renewal.clone());
+    }
+    world.list(0, Kind::Members);
+    world.run(1);
+    assert!(world.import(0, "shop/cart").is_some());
+    // Nobody gives a sign of life any more: it is nobody's record.
+    world.run(81);
+    assert!(world.import(0, "shop/cart").is_none());
 }
 
 #[test]

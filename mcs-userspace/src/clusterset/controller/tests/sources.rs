@@ -33,6 +33,8 @@ fn deleting_the_export_withdraws_and_cleans_up() {
     assert!(world.slices(0).is_empty() && world.slices(1).is_empty());
     let left = |world: &World, kind: Kind| world.broker.objects.keys().filter(|(of, _)| *of == kind).count();
     assert_eq!(left(&world, Kind::SliceRecords), 0);
+    assert_eq!(left(&world, Kind::Reservations), 1, "others may still carry the address");
+    world.run(3);
     assert_eq!(left(&world, Kind::Reservations), 0);
     assert_eq!(left(&world, Kind::ExportRecords), 1, "the tombstone");
     world.run(601);

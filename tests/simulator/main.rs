@@ -74,7 +74,7 @@ fn survey(seeds: u64, steps: usize) -> usize {
     let worker = || {
         let seeds = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds));
         let failures = seeds.filter_map(|seed| Some((seed, Plan::new(seed, steps).run(false).violation?)));
-        failures.inspect(|(seed, violation)| println!("seed {seed}: {violation}")).count()
+        failures.inspect(|(seed, violation)| eprintln!("seed {seed}: {violation}")).count()
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();

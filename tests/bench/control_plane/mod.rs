@@ -74,23 +74,6 @@ fn writes_of(metrics: &str) -> f64 {
     counts.filter(|(labels, _)| is_write(labels)).filter_map(|(_, count)| count.trim().parse::<f64>().ok()).sum()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_are_counted_and_reads_and_leases_are_not() {
-        let metrics = r#"# TYPE apiserver_request_total counter
-apiserver_request_total{code="200",resource="endpointslices",verb="PATCH"} 40
-apiserver_request_total{code="201",resource="serviceimports",verb="POST"} 2
-apiserver_request_total{code="200",resource="leases",verb="PATCH"} 500
-apiserver_request_total{code="200",resource="endpointslices",verb="WATCH"} 7
-apiserver_request_total_other{verb="PATCH"} 9
-"#;
-        assert!((writes_of(metrics) - 42.0).abs() < f64::EPSILON);
-    }
-}
-
 impl Member {
     fn join(server: ApiServer, broker: &ApiServer) -> Result<Self> {
         mcs::run(mcs::join_arguments(&server, broker, server.name()))?;
@@ -140,4 +123,21 @@ pub(crate) fn endpoints(addresses: &[String]) -> Value {
 pub(crate) fn has_endpoint(slice: &Value, service: &str, address: &str) -> bool {
     slice["metadata"]["labels"]["multicluster.kubernetes.io/service-name"] == service
         && slice["endpoints"].as_array().is_some_and(|all| all.iter().any(|one| one["addresses"][0] == address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_counted_and_reads_and_leases_are_not() {
+        let metrics = r#"# TYPE apiserver_request_total counter
+apiserver_request_total{code="200",resource="endpointslices",verb="PATCH"} 40
+apiserver_request_total{code="201",resource="serviceimports",verb="POST"} 2
+apiserver_request_total{code="200",resource="leases",verb="PATCH"} 500
+apiserver_request_total{code="200",resource="endpointslices",verb="WATCH"} 7
+apiserver_request_total_other{verb="PATCH"} 9
+"#;
+        assert!((writes_of(metrics) - 42.0).abs() < f64::EPSILON);
+    }
 }

@@ -131,7 +131,7 @@ impl Section {
             Self::KubeProxy => kube_proxy::run(size),
             Self::Propagation => control_plane::propagation::run(size),
             Self::Scale => control_plane::scale::run(size),
-            Self::Pods => clusters::throughput::run(size),
+            Self::Pods => clusters::pods::run(size),
             Self::Latency => clusters::latency::run(size),
             Self::Outage => clusters::outage::run(size),
             Self::Names => dns::run(size),

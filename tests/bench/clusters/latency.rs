@@ -10,9 +10,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use mcs_clusters::images::TOOLS;
 use mcs_tests::client::{Change, Client, Follow, Kind};
 use mcs_tests::kube::Kube;
@@ -152,15 +152,11 @@ fn measure(source: &Client, pods: &mut Follow, watch: &Watch, changes: usize, st
 }
 
 fn await_ready(pods: &mut Follow, ready: &str) -> Result<()> {
-    let end = Instant::now() + LIMIT;
-    while let Some(change) = pods.next(end.saturating_duration_since(Instant::now())) {
-        let Change::Put(pod) = change else { continue };
+    propagation::await_change(pods, &format!("pod gated, Ready={ready}"), |change| {
+        let Change::Put(pod) = change else { return false };
         let conditions = pod["status"]["conditions"].as_array();
         let mut conditions = conditions.into_iter().flatten();
         let is_so = conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == ready);
-        if pod["metadata"]["name"] == "gated" && is_so {
-            return Ok(());
-        }
-    }
-    bail!("pod gated: not Ready={ready} in {:?}", Duration::from_secs(60))
+        pod["metadata"]["name"] == "gated" && is_so
+    })
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod latency;
 pub(crate) mod outage;
-pub(crate) mod throughput;
+pub(crate) mod pods;
 pub(crate) mod watch;
 
 use anyhow::Result;

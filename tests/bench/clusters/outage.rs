@@ -19,6 +19,8 @@ use crate::progress::say;
 
 /// How long the maps may take to follow.
 const LIMIT: Duration = Duration::from_secs(240);
+/// How long connections go on after the maps have a loss.
+const AFTERWARDS: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(size: Size) -> Result<Found> {
     let outage = Duration::from_secs(if size == Size::Quick { 10 } else { 60 });
@@ -101,8 +103,8 @@ impl Bench<'_> {
         let (start, killed) = (uptime()?, SystemTime::now());
         self.kube.clusters().kill(part)?;
         let converged = self.watch.until(left, LIMIT).with_context(|| format!("after {what} was lost"))?;
-        // What was asked before the maps had it may still be waiting for its answer.
-        thread::sleep(Duration::from_secs(5));
+        // The figure is the last failure: without connections after the change there would be none to tell it from.
+        thread::sleep(AFTERWARDS);
         let seen = load.stop()?;
         self.row(&format!("{what} lost"), &seen, start, converged.duration_since(killed).ok(), false);
         self.kube.clusters().restart(part, &|line| say(line))?;

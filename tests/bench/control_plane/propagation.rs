@@ -176,7 +176,8 @@ impl<'a> Round<'a> {
     }
 }
 
-fn await_change(follow: &mut Follow, what: &str, is_it: impl Fn(&Change) -> bool) -> Result<()> {
+/// Waits for the change; those that are not it are passed over.
+pub(crate) fn await_change(follow: &mut Follow, what: &str, is_it: impl Fn(&Change) -> bool) -> Result<()> {
     let end = Instant::now() + LIMIT;
     while let Some(change) = follow.next(end.saturating_duration_since(Instant::now())) {
         if is_it(&change) {

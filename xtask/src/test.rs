@@ -53,6 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::need(&[Group::Test])?;
     let mut rows: Vec<Row> = tiers.iter().map(|tier| Row::new(tier.clone())).collect();
     let mut failure = None;
+    if args.tiers.iter().any(|tier| workspace.tiers.contains(tier)) {
+        build(args, &workspace)?;
+    }
     for row in &mut rows {
         println!("\n=== {}", row.tier);
         let start = Instant::now();
@@ -97,11 +100,7 @@ fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts)
     match tier {
         "lint" => lint::check(workspace),
         "vm" => vm::kernels(workspace, &KERNELS.map(str::to_owned), &args.pass),
-        // Everything that the tiers need, binaries included: some of them run target/debug/mcs itself.
-        "build" => {
-            let build = ["build", "--workspace", "--lib", "--bins", "--tests"];
-            child::run(child::cargo(build).args(profile(args)).current_dir(&workspace.root))
-        }
+        "build" => build(args, workspace),
         "unit" => cargo_test(&["--lib", "--bins"], args, workspace, None, counts),
         // Real clusters run the image, one test's at a time.
         "clusters" | "kube" => {
@@ -118,6 +117,13 @@ fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts)
             cargo_test(&["--test", tier], args, workspace, Some(threads), counts)
         }
     }
+}
+
+/// Builds all that the tiers need, binaries included: some tiers run target/debug/mcs itself, and cargo does not build the
+/// program of another package for a test. So a tier by name builds too, or it would judge the program of the last build.
+fn build(args: &Args, workspace: &Workspace) -> Result<()> {
+    let build = ["build", "--workspace", "--lib", "--bins", "--tests"];
+    child::run(child::cargo(build).args(profile(args)).current_dir(&workspace.root))
 }
 
 /// The simulator makes millions of decisions, so what decides is optimized for it, and so is the world around it; their

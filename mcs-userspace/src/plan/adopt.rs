@@ -5,7 +5,7 @@
 //! block, which drain until the next plan for that service decides. A frontend whose rows contradict each other was
 //! damaged by a bug or by another program; it is cut out, and comes back when its objects are read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use mcs_ebpf::{Frontend, MAX_BLOCK, MemberRow, ServiceRow, ServiceWord, SlotIds, SourceRow, UDP};
@@ -44,6 +44,7 @@ impl Planner {
         let mut found = find(maps, &mut repairs)?;
         let by_index: HashMap<u32, usize> = found.iter().enumerate().map(|(i, f)| (f.held.index, i)).collect();
         read_sources(maps, sizes, &by_index, &mut found);
+        one_row_per_name(maps, &mut found, &mut repairs);
         let mut in_block = vec![false; sizes.members as usize];
         read_blocks(maps, sizes, &mut in_block, &mut found);
         for lost in found.iter().filter(|f| !f.sound) {
@@ -162,6 +163,33 @@ fn read_sources(maps: &impl Maps, sizes: Sizes, by_index: &HashMap<u32, usize>, 
     }
     for f in found {
         f.sound &= f.has_refusals;
+    }
+}
+
+/// Leaves each cluster one row in `mcs_clusters`: of those that hold its name, the one that most sources use. A damaged
+/// source may lead to a row that held the name before and was given up; it would keep that row from ever being free.
+fn one_row_per_name(maps: &impl Maps, found: &mut [Found], repairs: &mut Vec<Op>) {
+    let mut uses: HashMap<Arc<str>, BTreeMap<u32, u32>> = HashMap::new();
+    for f in found.iter().filter(|f| f.sound) {
+        for (name, source) in f.names.iter().zip(&f.held.sources) {
+            *uses.entry(Arc::clone(name)).or_default().entry(source.cluster).or_default() += 1;
+        }
+    }
+    uses.retain(|_, rows| rows.len() > 1);
+    if uses.is_empty() {
+        return;
+    }
+    for f in found.iter_mut().filter(|f| f.sound) {
+        for (name, source) in f.names.iter().zip(&mut f.held.sources) {
+            let Some((row, _)) = uses.get(name).and_then(|rows| rows.iter().max_by_key(|(_, count)| **count)) else {
+                continue;
+            };
+            if source.cluster != *row {
+                source.cluster = *row;
+                let row = SourceRow { cluster: *row, ..maps.source(source.id) };
+                repairs.push(Op::Source { id: source.id, row, fresh: false });
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Asker {
     rcode: u8,
 }
 
-/// What queries at a pace took.
+/// What queries at a pace took: one without an answer as long as was waited for it.
 pub(super) struct Latency {
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
@@ -92,7 +92,7 @@ impl Asker {
             }
         }
         let lost = times.iter().filter(|time| time.is_none()).count() as u64;
-        let times = Runs(times.into_iter().flatten().map(|time| time.as_secs_f64() * 1e6).collect());
+        let times = Runs(times.into_iter().map(|time| time.unwrap_or(LAST).as_secs_f64() * 1e6).collect());
         Ok(Latency { p50_us: times.median(), p99_us: times.quantile(0.99), lost })
     }
 

@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use mcs_tests::apiserver::ApiServer;
 use mcs_tests::client::{Client, Kind, condition};
 use mcs_tests::dns::{self, DnsServer};
@@ -112,7 +112,7 @@ fn measure(
     lasting: Duration,
     found: &mut Found,
 ) -> Result<()> {
-    let mut table = Table::new(["", "1/s", "p25–p75", "ratio", "at 1/s", "p50 µs", "p99 µs", "ratio"]);
+    let mut table = Table::new(["", "1/s", "p25–p75", "ratio", "at 1/s", "p50 µs", "p99 µs", "ratio", "unanswered"]);
     for kind in KINDS {
         let asker = Asker::new(imports, kind.rtype, kind.exists)?;
         let rates = in_turn(&format!("{}: queries per second", kind.name), servers.to_vec(), rounds, true, |server| {
@@ -127,8 +127,6 @@ fn measure(
         let of =
             |number: fn(&Latency) -> f64| -> Vec<Runs> { times.iter().map(|(_, times)| runs(times, number)).collect() };
         let (p50, p99) = (of(|time| time.p50_us), of(|time| time.p99_us));
-        let lost: u64 = times.iter().flat_map(|(_, times)| times).map(|time| time.lost).sum();
-        ensure!(lost == 0, "{}: {lost} queries without an answer at {pace:.0}/s", kind.name);
         for (n, server) in servers.into_iter().enumerate() {
             table.row([
                 format!("{}, {}", server.name(), kind.name),
@@ -139,6 +137,7 @@ fn measure(
                 digits(p50[n].median()),
                 digits(p99[n].median()),
                 ratio(p99[n].with(&p99[0], |a, b| a / b).median()),
+                times[n].1.iter().map(|time| time.lost).sum::<u64>().to_string(),
             ]);
         }
         let figure = mcs.figure_against(format!("dns/rate/{}", kind.name), "1/s", coredns);

@@ -55,6 +55,11 @@ fn what_is_said_of_an_endpoint_arrives_as_it_is() {
             endpoints.any(|endpoint| endpoint["addresses"][0] == "10.20.0.2" && endpoint["conditions"]["ready"] == true)
         };
         member.client.wait_all((Kind::SLICE, &namespace), SOON, "the second is ready", ready).unwrap();
+        // It was changed, and is nobody's but ours: no account is kept of who set which field.
+        let slices = member.client.list(Kind::SLICE, &namespace).unwrap();
+        let kept: Vec<&Value> =
+            imported_slices(&slices, NAME).filter(|slice| !slice["metadata"]["managedFields"].is_null()).collect();
+        assert!(kept.is_empty(), "{kept:?}");
     }
 }
 

@@ -53,9 +53,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::need(&[Group::Test])?;
     let mut rows: Vec<Row> = tiers.iter().map(|tier| Row::new(tier.clone())).collect();
     let mut failure = None;
-    if args.tiers.iter().any(|tier| workspace.tiers.contains(tier)) {
-        build(args, &workspace)?;
-    }
     for row in &mut rows {
         println!("\n=== {}", row.tier);
         let start = Instant::now();
@@ -75,7 +72,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The tiers to run, in order.
+/// The tiers to run, in order. A tier of tests/ brings `build`: some run target/debug/mcs itself, and cargo does not build
+/// the program of another package for a test, so by itself it would judge the program of the last build.
 fn choose(args: &Args, discovered: &[String], ci: bool) -> Result<Vec<String>> {
     let known: Vec<&str> =
         ["lint", "build", "unit"].into_iter().chain(discovered.iter().map(String::as_str)).chain(["vm"]).collect();
@@ -84,6 +82,9 @@ fn choose(args: &Args, discovered: &[String], ci: bool) -> Result<Vec<String>> {
     }
     let wanted = |tier: &str| {
         if args.tiers.iter().any(|named| named == tier) {
+            return true;
+        }
+        if tier == "build" && args.tiers.iter().any(|named| discovered.contains(named)) {
             return true;
         }
         args.tiers.is_empty()
@@ -119,8 +120,7 @@ fn run_tier(tier: &str, args: &Args, workspace: &Workspace, counts: &mut Counts)
     }
 }
 
-/// Builds all that the tiers need, binaries included: some tiers run target/debug/mcs itself, and cargo does not build the
-/// program of another package for a test. So a tier by name builds too, or it would judge the program of the last build.
+/// Builds all that the tiers need, binaries included.
 fn build(args: &Args, workspace: &Workspace) -> Result<()> {
     let build = ["build", "--workspace", "--lib", "--bins", "--tests"];
     child::run(child::cargo(build).args(profile(args)).current_dir(&workspace.root))
@@ -267,7 +267,8 @@ mod tests {
         let chosen = |args: &Args, ci| choose(args, &discovered, ci).unwrap();
         assert_eq!(chosen(&args(&[], false), false), ["build", "unit", "golden", "kernel"]);
         assert_eq!(chosen(&args(&[], true), true), ["lint", "build", "unit", "golden", "kernel", "vm"]);
-        assert_eq!(chosen(&args(&["kernel", "unit"], false), true), ["unit", "kernel"]);
+        assert_eq!(chosen(&args(&["kernel", "unit"], false), true), ["build", "unit", "kernel"]);
+        assert_eq!(chosen(&args(&["unit"], false), true), ["unit"]);
         let error = choose(&args(&["kernle"], false), &discovered, false).unwrap_err();
         assert!(error.to_string().contains("golden, kernel"), "{error}");
     }

@@ -175,18 +175,17 @@ fn one_row_per_name(maps: &impl Maps, found: &mut [Found], repairs: &mut Vec<Op>
             *uses.entry(Arc::clone(name)).or_default().entry(source.cluster).or_default() += 1;
         }
     }
-    uses.retain(|_, rows| rows.len() > 1);
-    if uses.is_empty() {
-        return;
-    }
+    let kept: HashMap<Arc<str>, u32> = uses
+        .into_iter()
+        .filter_map(|(name, rows)| Some((name, rows.into_iter().max_by_key(|(_, count)| *count)?.0)))
+        .collect();
     for f in found.iter_mut().filter(|f| f.sound) {
         for (name, source) in f.names.iter().zip(&mut f.held.sources) {
-            let Some((row, _)) = uses.get(name).and_then(|rows| rows.iter().max_by_key(|(_, count)| **count)) else {
-                continue;
-            };
-            if source.cluster != *row {
-                source.cluster = *row;
-                let row = SourceRow { cluster: *row, ..maps.source(source.id) };
+            if let Some(&cluster) = kept.get(name)
+                && source.cluster != cluster
+            {
+                source.cluster = cluster;
+                let row = SourceRow { cluster, ..maps.source(source.id) };
                 repairs.push(Op::Source { id: source.id, row, fresh: false });
             }
         }

@@ -19,7 +19,7 @@ use crate::progress::say;
 
 /// How long the maps may take to follow.
 const LIMIT: Duration = Duration::from_secs(240);
-/// How long connections go on after the maps have a loss.
+/// How long connections go on after the maps have a loss: longer than one may take before it counts as failed.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(size: Size) -> Result<Found> {

@@ -21,7 +21,7 @@ pub(super) struct Asker {
     rcode: u8,
 }
 
-/// What queries at a pace took: one without an answer as long as was waited for it.
+/// What queries at a pace took: one without an answer counts as [`LAST`].
 pub(super) struct Latency {
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,

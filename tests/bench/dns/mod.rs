@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use self::asker::{Asker, Latency};
 use crate::Size;
-use crate::figures::{Found, Runs, Table, at_least, at_most, digits, quartiles, ratio};
+use crate::figures::{Figure, Found, Runs, Table, at_least, at_most, digits, once, quartiles, ratio};
 use crate::progress::say;
 use crate::turns::{in_turn, runs};
 
@@ -127,6 +127,7 @@ fn measure(
         let of =
             |number: fn(&Latency) -> f64| -> Vec<Runs> { times.iter().map(|(_, times)| runs(times, number)).collect() };
         let (p50, p99) = (of(|time| time.p50_us), of(|time| time.p99_us));
+        let lost: Vec<u64> = times.iter().map(|(_, times)| times.iter().map(|time| time.lost).sum()).collect();
         for (n, server) in servers.into_iter().enumerate() {
             table.row([
                 format!("{}, {}", server.name(), kind.name),
@@ -137,7 +138,7 @@ fn measure(
                 digits(p50[n].median()),
                 digits(p99[n].median()),
                 ratio(p99[n].with(&p99[0], |a, b| a / b).median()),
-                times[n].1.iter().map(|time| time.lost).sum::<u64>().to_string(),
+                lost[n].to_string(),
             ]);
         }
         let figure = mcs.figure_against(format!("dns/rate/{}", kind.name), "1/s", coredns);
@@ -146,6 +147,10 @@ fn measure(
             found.goals.push(at_least("mcs dns' queries per second against CoreDNS', one core each", ratio, 3.0, ""));
         }
         found.figures.push(figure);
+        let unanswered = once(format!("dns/unanswered/{}", kind.name), lost[1] as f64, "");
+        let what = format!("mcs dns: queries without an answer, {}", kind.name);
+        found.goals.push(at_most(what, unanswered.value, 0.0, ""));
+        found.figures.push(Figure { baseline: Some(lost[0] as f64), ..unanswered });
         found.figures.push(p99[1].figure_against(format!("dns/p99/{}", kind.name), "µs", &p99[0]));
     }
     println!("{table}");

@@ -35,27 +35,29 @@ fn differences(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) 
     }
 }
 
-fn compare(overlay: &str, values: &[&str]) {
+fn compare(overlays: &[&str], values: &[&str]) {
     // Helm makes the namespace that a release is for.
-    let deployed = kustomize(overlay).into_iter().filter(|object| object["kind"] != "Namespace").collect();
+    let deployed = overlays.iter().flat_map(|overlay| kustomize(overlay));
+    let deployed = deployed.filter(|object| object["kind"] != "Namespace").collect();
     let (deployed, charted) = (by_name(deployed), by_name(helm(values).unwrap()));
     let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&deployed), names(&charted), "{overlay}");
+    assert_eq!(names(&deployed), names(&charted), "{overlays:?}");
     let mut found = Vec::new();
     for (name, object) in &deployed {
         differences(name, object, &charted[name], &mut found);
     }
-    assert!(found.is_empty(), "{overlay}:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "{overlays:?}:\n{}", found.join("\n"));
 }
 
 #[test]
 fn each_overlay_is_a_set_of_values() {
     require_programs!(KUBECTL, HELM);
-    compare("member", &[]);
-    compare("reduced", &["agent.reduced=true"]);
-    compare("monitoring", &["monitoring=true"]);
+    compare(&["member"], &[]);
+    compare(&["reduced"], &["agent.reduced=true"]);
+    compare(&["monitoring"], &["monitoring=true"]);
+    compare(&["member", "dns"], &["dns.enabled=true"]);
     let server = ["settings.KUBERNETES_SERVICE_HOST=api.example.com", "settings.KUBERNETES_SERVICE_PORT=6443"];
-    compare("no-kube-proxy", &server);
+    compare(&["no-kube-proxy"], &server);
 }
 
 #[test]
@@ -77,11 +79,15 @@ fn values_reach_what_they_name() {
         "networkPolicies=false",
         "imagePullSecrets[0].name=pull",
         "agent.nodeSelector.pool=a",
+        "dns.enabled=true",
+        "dns.replicas=5",
     ];
     let objects = by_name(helm(&values).unwrap());
     let (agent, controller) =
         (&objects["DaemonSet mcs-system/mcs-agent"], &objects["Deployment mcs-system/mcs-controller"]);
-    for workload in [agent, controller] {
+    let dns = &objects["Deployment mcs-system/mcs-dns"];
+    assert_eq!(dns["spec"]["replicas"], 5);
+    for workload in [agent, controller, dns] {
         let pod = &workload["spec"]["template"]["spec"];
         assert_eq!(pod["containers"][0]["image"], "images.example.com/mcs:v9");
         assert_eq!(pod["imagePullSecrets"][0]["name"], "pull");

@@ -47,6 +47,11 @@ impl Group {
         Ok(Self(Self::all()?.0.join(name)))
     }
 
+    /// Where it is, or would be.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Whether anything runs in it.
     pub(crate) fn is_alive(&self) -> bool {
         let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();

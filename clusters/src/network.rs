@@ -125,12 +125,19 @@ pub(crate) fn remove(name: &str) -> Result<()> {
 
 /// Takes all our namespaces away.
 pub(crate) fn remove_all() -> Result<()> {
+    all().iter().try_for_each(|name| remove(name))
+}
+
+/// The files of our namespaces.
+pub(crate) fn files() -> Vec<PathBuf> {
+    all().iter().map(|name| path(name)).collect()
+}
+
+/// The names of our namespaces.
+fn all() -> Vec<String> {
     let names = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    for name in names.filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned)) {
-        remove(&name)?;
-    }
-    Ok(())
+    names.filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned)).collect()
 }
 
 /// Stops all forwarding between two clusters, or lets it go on; twice is no error.

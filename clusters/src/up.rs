@@ -95,6 +95,16 @@ impl Clusters {
         remove_directory(&run)
     }
 
+    /// Where clusters can be seen on this machine: their cgroup (all processes are in it), their network namespaces, their
+    /// files. Nothing after an [`end`](Self::end).
+    ///
+    /// # Errors
+    /// If no cgroup2 is mounted, or no home directory known.
+    pub fn traces() -> Result<Vec<PathBuf>> {
+        let own = [Group::all()?.path().to_owned(), Directories::of_user()?.run()];
+        Ok(own.into_iter().filter(|path| path.exists()).chain(network::files()).collect())
+    }
+
     /// [`end`](Self::end), nothing kept.
     ///
     /// # Errors

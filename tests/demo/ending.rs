@@ -42,8 +42,7 @@ impl Traces {
 /// From now on Ctrl-C removes the fleet first.
 pub(crate) fn on_signal() -> Result<()> {
     Fleet::on_signal_do(|| {
-        INTERRUPTED.store(true, Ordering::SeqCst);
-        eprintln!("\ndemo: interrupted: removing everything …");
+        begin();
         Fleet::remove_all();
         match TRACES.get().map_or(Ok(Vec::new()), Traces::left) {
             Ok(left) if left.is_empty() => eprintln!("demo: nothing is left"),
@@ -51,6 +50,12 @@ pub(crate) fn on_signal() -> Result<()> {
             Err(error) => eprintln!("demo: {error:#}"),
         }
     })
+}
+
+/// What a signal's thread says and notes before it removes anything.
+pub(crate) fn begin() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    eprintln!("\ndemo: interrupted: removing everything …");
 }
 
 /// Whether everything shall end: loops in pods look here, as their pods cannot go before them.

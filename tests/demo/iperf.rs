@@ -66,7 +66,8 @@ fn may_pass(error: &str) -> bool {
     error.contains("busy") || error.contains("Connection refused")
 }
 
-fn parse(said: &Value, protocol: Protocol) -> Result<Run> {
+/// What a run came to, from the JSON of its client.
+pub(crate) fn parse(said: &Value, protocol: Protocol) -> Result<Run> {
     // Of UDP runs, "sum" has the sender's rate beside the receiver's losses, "sum_received" both of the receiver where
     // there is one (iperf3 3.8 and later).
     let end = &said["end"];

@@ -1,4 +1,5 @@
 //! `cargo xtask demo`: two clusters on this machine, ClusterSetIPs between them, and what a person wants to see of that.
+//! With `--kube` they are real Kubernetes clusters: [`kube`].
 //!
 //! ```text
 //!  main ──► stage       the fleet, its servers and agents, the manifests; and its removal
@@ -15,6 +16,7 @@ mod counters;
 mod drain;
 mod ending;
 mod iperf;
+mod kube;
 mod load;
 mod screen;
 mod spread;
@@ -31,12 +33,16 @@ use screen::Screen;
 use stage::Stage;
 
 /// Two clusters of two nodes out of network namespaces and cgroups, `mcs agent` on each node, and a look at what
-/// ClusterSetIPs do: throughput, spread over the clusters, a cluster that leaves.
+/// ClusterSetIPs do: throughput, spread over the clusters, a cluster that leaves. With --kube: real Kubernetes clusters,
+/// from the installation of mcs to its removal.
 ///
-/// Needs root and iperf3. Removes all that it made, after Ctrl-C too. Exits with 0 only if all that it shows holds.
+/// Needs root and iperf3; with --kube the clusters' programs and an image. Removes all that it made, after Ctrl-C too. Exits with 0 only if all that it shows holds.
 #[derive(Debug, Parser)]
 #[command(name = "demo")]
 struct Args {
+    /// On real Kubernetes clusters, and with what one would type.
+    #[arg(long)]
+    kube: bool,
     /// Seconds of iperf3 for each figure (there are eight), in runs of one second.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
@@ -46,7 +52,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = Args::parse();
+    match if args.kube { kube::run(&args) } else { run(&args) } {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -63,7 +70,7 @@ fn run(args: &Args) -> Result<bool> {
         bail!("this machine cannot show it: {why}");
     }
     ending::on_signal()?;
-    let mut screen = Screen::new();
+    let mut screen = Screen::new(stage::STEPS);
     let mut stage = Stage::build(&mut screen)?;
     ending::remember(&stage.fleet)?;
     let shown = show(&mut stage, args, &mut screen);

@@ -16,6 +16,8 @@ use crate::ending;
 use crate::iperf;
 use crate::screen::Screen;
 
+/// How many headings there are.
+pub(crate) const STEPS: usize = 6;
 /// The service whose backends say who they are: on all four nodes.
 pub(crate) const WEB: &str = "web";
 /// The service of the iperf3 servers: one pod in each cluster.
@@ -210,7 +212,7 @@ impl Stage {
 }
 
 /// The `mcs` that was built with this program; else what the harness finds.
-fn own_mcs() -> Result<PathBuf> {
+pub(crate) fn own_mcs() -> Result<PathBuf> {
     let beside = std::env::current_exe().context("find own program")?.with_file_name("mcs");
     if std::env::var_os("MCS_BIN").is_none() && beside.is_file() { Ok(beside) } else { mcs_binary() }
 }

@@ -13,7 +13,7 @@ use crate::stage::{IPERF, Stage};
 /// A ratio below this is no noise, not even of a busy machine with two cores.
 const TOO_SLOW: f64 = 0.5;
 /// How long one run takes, in seconds. Short ones in turn: whatever else the machine does hits both sides.
-const RUN: u32 = 1;
+pub(crate) const RUN: u32 = 1;
 
 pub(crate) fn show(stage: &Stage, runs: u32, screen: &mut Screen) -> Result<()> {
     let (vip, pod) = stage.iperf(Family::V4);
@@ -33,36 +33,69 @@ pub(crate) fn show(stage: &Stage, runs: u32, screen: &mut Screen) -> Result<()> 
     if !stage.has_iperf() {
         return screen.check(false, "iperf3 is not installed: nothing measured");
     }
+    let before = Connections::read(stage.agent(), IPERF)?;
+    let mut peers_hidden = true;
+    let slowest = side_by_side(runs, screen, |side, protocol, family| {
+        let (vip, pod) = stage.iperf(family);
+        match side {
+            Side::Straight => iperf::run(&stage.client, pod.ip(family), protocol, RUN),
+            Side::ClusterSetIp => {
+                let run = iperf::run(&stage.client, vip, protocol, RUN)?;
+                peers_hidden &= run.peer == vip.to_string();
+                Ok(run)
+            }
+        }
+    })?;
+    let counted = Connections::read(stage.agent(), IPERF)?.since(&before);
+    screen.line("")?;
+    judge(slowest, peers_hidden, screen)?;
+    let (to_a, to_b) = (counted.to_cluster("a"), counted.to_cluster("b"));
+    // Each run through it is a control and a data connection; asking a server again that was busy adds to that.
+    let least = u64::from(runs) * 4 * 2;
+    let what = format!("{to_b} connections counted to b and {to_a} to a, as the weights say");
+    screen.check(to_a == 0 && to_b >= least, &what)
+}
+
+/// Where a run goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    /// To the pod's own address.
+    Straight,
+    ClusterSetIp,
+}
+
+/// Measures each protocol and family, so many runs of each side in turn, and writes the table. The lowest ratio.
+pub(crate) fn side_by_side(
+    runs: u32,
+    screen: &Screen,
+    mut measure: impl FnMut(Side, Protocol, Family) -> Result<Run>,
+) -> Result<f64> {
     screen.line(&format!(
         "  {:<10} {:>16} {:>18} {:>7}   {}",
         "", "pod, straight", "ClusterSetIP", "ratio", "lost of UDP"
     ))?;
-    let before = Connections::read(stage.agent(), IPERF)?;
     let mut slowest = f64::INFINITY;
-    let mut peers_hidden = true;
     for protocol in Protocol::BOTH {
         for family in Family::BOTH {
-            let (vip, pod) = stage.iperf(family);
             let mut sides = [Vec::new(), Vec::new()];
             for run in 0..runs {
                 // Straight first, then last, and so on: what changes slowly hits both sides too.
                 let order = if run % 2 == 0 { [0, 1] } else { [1, 0] };
-                for side in order {
+                for index in order {
                     if ending::interrupted() {
                         anyhow::bail!("interrupted");
                     }
-                    let (to, name) = [(pod.ip(family), "straight"), (vip, "ClusterSetIP")][side];
+                    let (side, name) = [(Side::Straight, "straight"), (Side::ClusterSetIp, "ClusterSetIP")][index];
                     screen.progress(&format!(
                         "  {protocol} {:<6} run {} of {runs}, {name:<12}",
                         family.as_str(),
                         run + 1
                     ))?;
-                    sides[side].push(iperf::run(&stage.client, to, protocol, RUN)?);
+                    sides[index].push(measure(side, protocol, family)?);
                 }
             }
-            peers_hidden &= sides[1].iter().all(|run: &Run| run.peer == vip.to_string());
             let [direct, through] = sides.each_ref().map(|runs| median(runs.iter().map(|run| run.bits_per_second)));
-            ensure!(direct > 0.0, "iperf3 {protocol} to {}: nothing arrived", pod.ip(family));
+            ensure!(direct > 0.0, "iperf3 {protocol} {}, straight: nothing arrived", family.as_str());
             let ratio = through / direct;
             slowest = slowest.min(ratio);
             let lost = match protocol {
@@ -79,15 +112,13 @@ pub(crate) fn show(stage: &Stage, runs: u32, screen: &mut Screen) -> Result<()> 
             ))?;
         }
     }
-    let counted = Connections::read(stage.agent(), IPERF)?.since(&before);
-    screen.line("")?;
+    Ok(slowest)
+}
+
+/// What must hold of that.
+pub(crate) fn judge(slowest: f64, peers_hidden: bool, screen: &mut Screen) -> Result<()> {
     screen.check(slowest > TOO_SLOW, &format!("the ClusterSetIP kept up (lowest ratio {slowest:.2})"))?;
-    screen.check(peers_hidden, "iperf3 saw the ClusterSetIP as its peer, TCP and UDP (getpeername)")?;
-    let (to_a, to_b) = (counted.to_cluster("a"), counted.to_cluster("b"));
-    // Each run through it is a control and a data connection; asking a server again that was busy adds to that.
-    let least = u64::from(runs) * 4 * 2;
-    let what = format!("{to_b} connections counted to b and {to_a} to a, as the weights say");
-    screen.check(to_a == 0 && to_b >= least, &what)
+    screen.check(peers_hidden, "iperf3 saw the ClusterSetIP as its peer, TCP and UDP (getpeername)")
 }
 
 /// The middle one; of an even number, the mean of the two in the middle.

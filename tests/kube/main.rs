@@ -6,4 +6,3 @@
 #![expect(clippy::unwrap_used, reason = "clippy allows them in functions marked as tests only, not in those they call")]
 
 mod story;
-mod uninstalled;

@@ -2,11 +2,9 @@
 
 use mcs_clusters::{Proxy, Shape};
 use mcs_tests::kube::Kube;
-use mcs_tests::require_kube;
-
-use crate::uninstalled::left_on;
 use mcs_tests::kube::load::Load;
 use mcs_tests::kube::shop::{SHOP, addresses, ask, backends, export, host, reaches, web};
+use mcs_tests::require_kube;
 
 /// The name under which CoreDNS knows the import.
 const NAME: &str = "web.shop.svc.clusterset.local";
@@ -73,14 +71,14 @@ fn a_service_of_one_cluster_is_used_in_the_other_and_all_of_it_goes_again() {
     kube.mcs(&["leave", "--kubeconfig", &kubeconfig]).unwrap();
     no_import(&kube, "c0");
     for node in ["c1n0", "c1n1"] {
-        assert!(left_on(&kube, node).contains("/sys/fs/bpf/mcs"), "{node}: that something was there");
+        assert!(kube.left_on(node).unwrap().contains("/sys/fs/bpf/mcs"), "{node}: that something was there");
     }
     kube.remove("c1", "reduced").unwrap();
     kube.deploy("c1", "uninstall").unwrap();
     kube.rolled_out("c1", "mcs-uninstall", "daemonset/mcs-uninstall").unwrap();
     kube.remove("c1", "uninstall").unwrap();
     for node in ["c1n0", "c1n1"] {
-        assert_eq!(left_on(&kube, node), "", "{node}");
+        assert_eq!(kube.left_on(node).unwrap(), "", "{node}");
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! There is one set of clusters on a machine at a time: who has a [`Kube`] has them, and they are gone with it.
 
+pub mod iperf;
 pub mod load;
 pub mod shop;
 
@@ -19,7 +20,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use mcs_clusters::{Clusters, Directories, Shape};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::agent::mcs_binary;
 use crate::client::Client;
@@ -39,7 +39,8 @@ static ONE: Mutex<()> = Mutex::new(());
 /// Clusters with mcs in them.
 pub struct Kube {
     clusters: Clusters,
-    files: TempDir,
+    /// Kubeconfigs and manifests; in the clusters' own directory, so that they go with them whatever ends this process.
+    files: PathBuf,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -85,18 +86,29 @@ macro_rules! require_kube {
 impl Kube {
     /// Brings clusters up, with the image on all nodes. The shape must have a broker.
     pub fn up(shape: &Shape) -> Result<Self> {
+        Self::up_saying(shape, &|line| eprintln!("clusters: {line}"))
+    }
+
+    /// [`up`](Self::up) for who has another place for a line about each step.
+    pub fn up_saying(shape: &Shape, say: &(dyn Fn(&str) + Sync)) -> Result<Self> {
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(Clusters::open()?.is_none(), "clusters are up: `cargo xtask cluster down` first");
-        let clusters = Clusters::up(shape, &|line| eprintln!("clusters: {line}"));
-        let kube = match clusters {
-            Ok(clusters) => Self { clusters, files: TempDir::new()?, _alone: alone },
+        let kube = match Clusters::up(shape, say) {
+            Ok(clusters) => Self { clusters, files: Directories::of_user()?.run().join("files"), _alone: alone },
             Err(error) => {
                 Clusters::end(true)?;
                 return Err(error);
             }
         };
+        fs::create_dir_all(&kube.files).with_context(|| format!("make {}", kube.files.display()))?;
         kube.clusters.load(&image()?)?;
         Ok(kube)
+    }
+
+    /// A directory for files about these clusters; it goes with them.
+    #[must_use]
+    pub fn files(&self) -> &Path {
+        &self.files
     }
 
     /// The clusters themselves.
@@ -114,7 +126,7 @@ impl Kube {
     /// Applies objects.
     pub fn apply(&self, cluster: &str, objects: &[Value]) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        let file = self.files.path().join(format!("{cluster}.json"));
+        let file = self.files.join(format!("{cluster}.json"));
         fs::write(&file, list.to_string()).with_context(|| format!("write {}", file.display()))?;
         self.kubectl(cluster, &["apply", "--server-side", "-f", &file.display().to_string()]).map(drop)
     }
@@ -179,7 +191,7 @@ impl Kube {
 
     /// A kubeconfig of one cluster, with addresses as its pods and its peers reach them.
     pub fn kubeconfig(&self, cluster: &str) -> Result<PathBuf> {
-        let file = self.files.path().join(format!("{cluster}.kubeconfig"));
+        let file = self.files.join(format!("{cluster}.kubeconfig"));
         if !file.is_file() {
             let mut view = self.clusters.inside(Directories::of_user()?.program("kubectl")?);
             view.args(["config", "view", "--minify", "--flatten", "--raw", "--context", cluster]);
@@ -191,7 +203,7 @@ impl Kube {
     /// A client of a cluster's API server, from this machine's own network.
     pub fn client(&self, cluster: &str) -> Result<Client> {
         let view = ["config", "view", "--minify", "--flatten", "--raw"];
-        let file = self.files.path().join(format!("{cluster}.outside"));
+        let file = self.files.join(format!("{cluster}.outside"));
         fs::write(&file, self.kubectl(cluster, &view)?).with_context(|| format!("write {}", file.display()))?;
         Client::connect(&file)
     }
@@ -237,6 +249,14 @@ impl Kube {
         self.mcs(&where_.into_iter().chain(who).collect::<Vec<_>>()).map(drop)
     }
 
+    /// What mcs has on a node: pins, rules. Empty after an uninstall.
+    pub fn left_on(&self, node: &str) -> Result<String> {
+        let script =
+            "ls -d /sys/fs/bpf/mcs 2>/dev/null; ip rule | grep unreachable; ip -6 rule | grep unreachable; true";
+        let mut shell = self.clusters.on_node(node, "sh")?;
+        succeed(shell.args(["-c", script])).with_context(|| format!("node {node}"))
+    }
+
     /// Asks until the answer is some.
     pub fn until<T>(&self, what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         let end = Instant::now() + SOON;
@@ -268,7 +288,8 @@ impl Drop for Kube {
 }
 
 /// A kustomization of `deploy/`.
-fn deploy_directory(overlay: &str) -> PathBuf {
+#[must_use]
+pub fn deploy_directory(overlay: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(overlay)
 }
 

@@ -48,12 +48,17 @@ pub(crate) fn optimized() -> Result<PathBuf> {
     make(&Args { name: "localhost/mcs:dev".to_owned(), output: None, dev: false })
 }
 
+/// Builds a program of a package as the image's own is, optimized, beside that one: what both are made of is compiled once.
+pub(crate) fn companion(workspace: &Workspace, package: &str, name: &str) -> Result<PathBuf> {
+    build(workspace, &workspace.cache("image")?, package, name, false)
+}
+
 fn make(args: &Args) -> Result<PathBuf> {
     setup::need(&[Group::Build])?;
     let workspace = Workspace::open()?;
     let directory = workspace.cache("image")?;
     let start = Instant::now();
-    let program = build(&workspace, &directory, args.dev)?;
+    let program = build(&workspace, &directory, "mcs-userspace", "mcs", args.dev)?;
     println!("image: built in {}", seconds(start.elapsed()));
     let archive = args.output.clone().unwrap_or_else(|| directory.join("mcs.tar"));
     let mut layer = Layer::default();
@@ -73,13 +78,13 @@ fn make(args: &Args) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Builds the static program in a directory of its own, which keeps the flags out of the main build.
-fn build(workspace: &Workspace, directory: &Path, dev: bool) -> Result<PathBuf> {
+/// Builds a static program in a directory of its own, which keeps the flags out of the main build.
+fn build(workspace: &Workspace, directory: &Path, package: &str, name: &str, dev: bool) -> Result<PathBuf> {
     // Named explicitly, so that the flags do not apply to build scripts and macros: those cannot be static.
     let target = format!("{ARCH}-unknown-linux-gnu");
     let profile = if dev { "dev" } else { "release" };
-    println!("image: building mcs, static, profile {profile} …");
-    let mut build = child::cargo(["build", "--locked", "-p", "mcs-userspace", "--bin", "mcs"]);
+    println!("image: building {name}, static, profile {profile} …");
+    let mut build = child::cargo(["build", "--locked", "-p", package, "--bin", name]);
     build.args(["--profile", profile, "--target", &target, "--target-dir"]).arg(directory);
     build
         .env(format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUSTFLAGS", ARCH.to_uppercase()), flags(workspace)?)
@@ -90,7 +95,7 @@ fn build(workspace: &Workspace, directory: &Path, dev: bool) -> Result<PathBuf> 
         .env(format!("CARGO_PROFILE_{}_STRIP", profile.to_uppercase()), "symbols")
         .current_dir(&workspace.root);
     child::run(&mut build)?;
-    Ok(directory.join(target).join(if dev { "debug" } else { "release" }).join("mcs"))
+    Ok(directory.join(target).join(if dev { "debug" } else { "release" }).join(name))
 }
 
 /// Static, and without the paths of this machine that messages of panics would name.

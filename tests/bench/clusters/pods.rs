@@ -7,11 +7,12 @@
 use std::net::IpAddr;
 use std::thread;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use mcs_clusters::images::TOOLS;
+use anyhow::{Context as _, Result, ensure};
+use mcs_tests::identity::Protocol;
 use mcs_tests::kube::Kube;
+use mcs_tests::kube::iperf::{self, IPERF};
 use mcs_tests::kube::shop::{self, CLIENT, SHOP, host};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Size;
 use crate::figures::{Found, Runs, Table, at_least, digits, quartiles, ratio};
@@ -23,8 +24,6 @@ use crate::turns::{in_turn, runs};
 const WAYS: [(&str, u16); 3] = [("direct", 5201), ("ClusterIP", 5202), ("ClusterSetIP", 5203)];
 /// Connections of one curl.
 const CONNECTIONS: u32 = 500;
-/// How often a server may still be busy with the last test.
-const TRIES: u32 = 30;
 
 pub(crate) fn run(size: Size) -> Result<Found> {
     let kube = super::installed()?;
@@ -33,13 +32,11 @@ pub(crate) fn run(size: Size) -> Result<Found> {
         let addresses = serve(&kube, from, to)?;
         found.extend(throughput(&kube, from, proxy, &addresses, size)?);
         found.extend(connections(&kube, from, proxy, &addresses, size)?);
-        for (kind, name) in [("serviceexport", "iperf"), ("service", "by-proxy")] {
+        for (kind, name) in [("serviceexport", IPERF), ("service", "by-proxy")] {
             let cluster = if kind == "service" { from } else { to };
             kube.kubectl(cluster, &["-n", SHOP, "delete", kind, name])?;
         }
-        kube.until("the import is gone", || {
-            Ok(kube.get(from, "serviceimport", SHOP, "iperf")?.is_none().then_some(()))
-        })?;
+        kube.until("the import is gone", || Ok(kube.get(from, "serviceimport", SHOP, IPERF)?.is_none().then_some(())))?;
     }
     Ok(found)
 }
@@ -49,69 +46,32 @@ type Addresses = [[IpAddr; 2]; 3];
 
 /// Starts servers in one cluster, exports them, and gives them a ClusterIP in the other too.
 fn serve(kube: &Kube, from: &str, to: &str) -> Result<Addresses> {
-    let metadata = |name: &str| json!({"namespace": SHOP, "name": name, "labels": {"app": name}});
-    let ports: Vec<(String, &str, u16)> = WAYS
-        .iter()
-        .flat_map(|(_, port)| [(format!("t{port}"), "TCP", *port), (format!("u{port}"), "UDP", *port)])
-        .chain([("http".to_owned(), "TCP", 8080)])
-        .collect();
-    let of_service: Value =
-        ports.iter().map(|(name, protocol, port)| json!({"name": name, "protocol": protocol, "port": port})).collect();
-    let service = |name: &str, selector: Value| {
-        json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": metadata(name),
-            "spec": {"selector": selector, "ipFamilyPolicy": "RequireDualStack", "ports": of_service},
-        })
-    };
-    let servers: Vec<String> = WAYS.iter().map(|(_, port)| format!("iperf3 -s -D -p {port}")).collect();
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": metadata("iperf"),
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [
-            {"name": "iperf", "image": TOOLS, "command": ["sh", "-c", format!("{}; exec sleep 86400", servers.join("; "))]},
-            {"name": "http", "image": mcs_clusters::images::AGNHOST, "args": ["netexec", "--http-port=8080", "--udp-port=-1"]},
-        ]},
-    });
-    let export =
-        json!({"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport", "metadata": metadata("iperf")});
-    kube.apply(to, &[service("iperf", json!({"app": "iperf"})), pod, export])?;
-    kube.kubectl(to, &["-n", SHOP, "wait", "--for=condition=Ready", "pod/iperf", "--timeout=120s"])?;
-    let pod = kube.get(to, "pod", SHOP, "iperf")?.context("pod iperf: not there")?;
-    let direct = both(pod["status"]["podIPs"].as_array().into_iter().flatten().map(|ip| &ip["ip"]))?;
+    let servers = WAYS.map(|(_, port)| port);
+    kube.apply(to, &[iperf::service(&servers), iperf::pod(&servers), shop::export_of(IPERF)])?;
+    let direct = iperf::own_addresses(kube, to)?;
 
+    let ports = iperf::ports(&servers);
     let slices = direct.iter().map(|ip| {
         let (kind, name) = if ip.is_ipv4() { ("IPv4", "by-proxy-4") } else { ("IPv6", "by-proxy-6") };
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": kind,
             "metadata": {"namespace": SHOP, "name": name, "labels": {"kubernetes.io/service-name": "by-proxy"}},
-            "ports": of_service, "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+            "ports": ports, "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
         })
     });
     let by_proxy = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": metadata("by-proxy"),
-        "spec": {"ipFamilyPolicy": "RequireDualStack", "ports": of_service},
+        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": SHOP, "name": "by-proxy"},
+        "spec": {"ipFamilyPolicy": "RequireDualStack", "ports": ports},
     });
     kube.apply(from, &std::iter::once(by_proxy).chain(slices).collect::<Vec<_>>())?;
     let service = kube.get(from, "service", SHOP, "by-proxy")?.context("service by-proxy: not there")?;
-    let cluster_ip = both(service["spec"]["clusterIPs"].as_array().into_iter().flatten())?;
-    let cluster_set_ip = kube.until("ServiceImport shop/iperf with two addresses", || {
-        let import = kube.get(from, "serviceimport", SHOP, "iperf")?.unwrap_or_default();
-        Ok(both(import["spec"]["ips"].as_array().into_iter().flatten()).ok())
-    })?;
-    let all = [direct, cluster_ip, cluster_set_ip];
+    let cluster_ip = iperf::both(service["spec"]["clusterIPs"].as_array().into_iter().flatten())?;
+    let all = [direct, cluster_ip, iperf::cluster_set_ips(kube, from)?];
     for ip in all.iter().flatten() {
-        let url = format!("{}:8080", host(&ip.to_string()));
+        let url = format!("{}:{}", host(&ip.to_string()), iperf::HTTP);
         kube.until(&format!("{url} answers"), || Ok(Some(shop::ask(kube, from, &url)?)))?;
     }
     Ok(all)
-}
-
-fn both<'a>(ips: impl Iterator<Item = &'a Value>) -> Result<[IpAddr; 2]> {
-    let mut ips: Vec<IpAddr> = ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect();
-    ips.sort_by_key(IpAddr::is_ipv6);
-    match ips[..] {
-        [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => Ok([v4, v6]),
-        _ => bail!("{ips:?}: not one address of each family"),
-    }
 }
 
 fn throughput(kube: &Kube, from: &str, proxy: &str, addresses: &Addresses, size: Size) -> Result<Found> {
@@ -119,14 +79,15 @@ fn throughput(kube: &Kube, from: &str, proxy: &str, addresses: &Addresses, size:
     let mut found = Found::default();
     let mut table =
         Table::new(["Gbit/s", "direct", "ClusterIP", "ratio", "p25–p75", "ClusterSetIP", "ratio", "p25–p75"]);
-    for protocol in ["TCP", "UDP"] {
+    for protocol in Protocol::BOTH {
         for (family, name) in ["IPv4", "IPv6"].iter().enumerate() {
             let mut ways = [const { Runs(Vec::new()) }; 3];
             let mut progress = Progress::new(format!("iperf3 {protocol} {name} from {from}"), rounds);
             for round in 0..rounds {
                 let results = thread::scope(|scope| {
-                    let one =
-                        |way: usize| move || iperf(kube, from, addresses[way][family], WAYS[way].1, protocol, seconds);
+                    let one = |way: usize| {
+                        move || measure(kube, from, addresses[way][family], WAYS[way].1, protocol, seconds)
+                    };
                     [0, 1, 2].map(|way| scope.spawn(one(way))).map(std::thread::ScopedJoinHandle::join)
                 });
                 for (runs, result) in ways.iter_mut().zip(results) {
@@ -160,22 +121,8 @@ fn throughput(kube: &Kube, from: &str, proxy: &str, addresses: &Addresses, size:
     Ok(found)
 }
 
-fn iperf(kube: &Kube, from: &str, to: IpAddr, port: u16, protocol: &str, seconds: u32) -> Result<f64> {
-    let (to, port, seconds) = (to.to_string(), port.to_string(), seconds.to_string());
-    let mut command = vec!["iperf3", "-c", &to, "-p", &port, "-t", &seconds, "-J", "-A", "0,1"];
-    if protocol == "UDP" {
-        command.extend(["-u", "-b", "0"]);
-    }
-    let mut tried = 0;
-    let said = loop {
-        tried += 1;
-        match kube.exec(from, SHOP, CLIENT, &command) {
-            Ok(said) => break said,
-            Err(_busy) if tried < TRIES => thread::sleep(std::time::Duration::from_millis(100)),
-            Err(error) => return Err(error),
-        }
-    };
-    let answer: Value = serde_json::from_str(&said).with_context(|| format!("iperf3 to {to}: {said}"))?;
+fn measure(kube: &Kube, from: &str, to: IpAddr, port: u16, protocol: Protocol, seconds: u32) -> Result<f64> {
+    let answer = iperf::run(kube, from, to, port, protocol, seconds)?;
     received(&answer).with_context(|| format!("iperf3 to {to}: no figure of the receiver"))
 }
 

@@ -65,7 +65,13 @@ pub fn web(replicas: u32) -> Vec<Value> {
 /// What makes it the ClusterSet's.
 #[must_use]
 pub fn export() -> Value {
-    json!({"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport", "metadata": metadata("web")})
+    export_of("web")
+}
+
+/// What makes a Service of this name the ClusterSet's.
+#[must_use]
+pub fn export_of(name: &str) -> Value {
+    json!({"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport", "metadata": metadata(name)})
 }
 
 /// The pod that asks.

@@ -1,0 +1,121 @@
+//! What changes while connections run: more backends, other backends, a cluster that exports no more.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use mcs_tests::kube::load::{Load, Seen};
+use mcs_tests::kube::shop::{self, SHOP};
+
+use super::CLUSTERS;
+use super::service::{count, of_clusters, reaches_all, said};
+use super::shell::Shell;
+use crate::screen::Screen;
+
+/// Backends of c0 after it was scaled.
+const SCALED: usize = 4;
+/// Fewer connections than this tell nothing.
+const ENOUGH: usize = 200;
+
+/// Scales and restarts backends under load.
+pub(crate) fn restart(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen) -> Result<()> {
+    screen.step(
+        "More backends, then all of them replaced, under load",
+        &[
+            "The client in c1 makes new connections all the time, IPv4 and IPv6. Backends",
+            "that end go on serving for some seconds, as Kubernetes asks of servers.",
+        ],
+    )?;
+    let kube = shell.kube;
+    let loads = begin(shell, ips, "restart", screen)?;
+    shell.run(&format!("kubectl --context c0 -n {SHOP} scale deployment/web --replicas={SCALED}"), 1, screen)?;
+    shell.run(&format!("kubectl --context c0 -n {SHOP} rollout status deployment/web | tail -1"), 1, screen)?;
+    screen.during("until all backends are known", |_| reaches_all(shell, "c1", &shop::host(&ips[0])))?;
+    let more = shop::backends(kube, "c0")?.len();
+    for cluster in CLUSTERS {
+        shell.run(&format!("kubectl --context {cluster} -n {SHOP} rollout restart deployment/web"), 1, screen)?;
+    }
+    for cluster in CLUSTERS {
+        let status = format!("kubectl --context {cluster} -n {SHOP} rollout status deployment/web | tail -1");
+        shell.run(&status, 1, screen)?;
+    }
+    for cluster in CLUSTERS {
+        screen.during("until the old backends have ended", |_| {
+            kube.until(&format!("old backends of {cluster} have ended"), || {
+                let pods = kube.kubectl(cluster, &["-n", SHOP, "get", "pods", "-l", "app=web", "-o", "name"])?;
+                Ok((pods.lines().count() == shop::backends(kube, cluster)?.len()).then_some(()))
+            })
+        })?;
+    }
+    screen.during("until all backends are known", |_| reaches_all(shell, "c1", &shop::host(&ips[0])))?;
+    let seen = end(loads, screen)?;
+    screen.check(more == SCALED, &format!("{more} backends of c0 answered after it was scaled"))?;
+    whole(&seen, screen)
+}
+
+/// c0 exports no more.
+pub(crate) fn unexport(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen) -> Result<()> {
+    screen.step(
+        "c0 exports no more",
+        &[
+            "Its backends are still there, but not for the ClusterSet: whoever connects now,",
+            "in c0 too, should get c1.",
+        ],
+    )?;
+    let loads = begin(shell, ips, "unexport", screen)?;
+    let start = Instant::now();
+    shell.run(&format!("kubectl --context c0 -n {SHOP} delete serviceexport web"), 1, screen)?;
+    let left = shop::backends(shell.kube, "c1")?;
+    screen.during("until both clusters know", |_| {
+        for cluster in CLUSTERS {
+            of_clusters(shell, cluster, &["c1"])?;
+            shop::reaches(shell.kube, cluster, &shop::host(&ips[0]), &left)?;
+        }
+        Ok(())
+    })?;
+    screen.line(&format!("  both clusters know after {:.1} s at most", start.elapsed().as_secs_f64()))?;
+    let clusters = "-o jsonpath='{.status.clusters[*].cluster}'; echo";
+    shell.run(&format!("kubectl --context c0 -n {SHOP} get serviceimport web {clusters}"), 1, screen)?;
+    for (cluster, ip) in CLUSTERS.iter().zip(ips) {
+        let counts = count(shell, cluster, &shop::host(ip), screen)?;
+        screen.check(!counts.contains_key("c0"), &format!("from {cluster}: {}", said(&counts)))?;
+    }
+    let seen = end(loads, screen)?;
+    whole(&seen, screen)
+}
+
+/// What mcs itself says.
+pub(crate) fn status(shell: &Shell<'_>, screen: &mut Screen) -> Result<()> {
+    screen.step("What mcs says", &["The ClusterSet as c1 sees it; and the maps of one of its nodes."])?;
+    let said = shell.try_run("mcs status --kubeconfig c1.kubeconfig", 30, screen)?;
+    screen.check(said.succeeded, "mcs status finds nothing wrong (exit 0)")?;
+    let services = "kubectl --context c1 -n mcs-system exec ds/mcs-agent -- /mcs services";
+    let said = shell.run(services, 30, screen)?;
+    screen.check(said.contains("web"), "mcs services has shop/web")
+}
+
+fn begin<'a>(shell: &Shell<'a>, ips: &[String; 2], name: &str, screen: &Screen) -> Result<Vec<Load<'a>>> {
+    let mut loads = Vec::new();
+    for (ip, family) in ips.iter().zip(["4", "6"]) {
+        let host = shop::host(ip);
+        screen.command(&format!(
+            "kubectl --context c1 -n {SHOP} exec client -- sh -c \\\n    'while :; do curl -s http://{host}/hostname; done' &"
+        ))?;
+        loads.push(Load::start(shell.kube, "c1", &host, &format!("{name}{family}"))?);
+    }
+    Ok(loads)
+}
+
+fn end(loads: Vec<Load<'_>>, screen: &Screen) -> Result<Vec<Seen>> {
+    screen.during("until the connections have ended", |_| loads.into_iter().map(Load::stop).collect())
+}
+
+fn whole(seen: &[Seen], screen: &mut Screen) -> Result<()> {
+    for (seen, family) in seen.iter().zip(["IPv4", "IPv6"]) {
+        let whole = seen.connections.len() >= ENOUGH && seen.failed().next().is_none();
+        screen.check(whole, &format!("{family}: {}", seen.line()))?;
+        for failed in seen.failed().take(3) {
+            screen.line(&format!("        {failed:?}"))?;
+        }
+    }
+    Ok(())
+}

@@ -35,16 +35,20 @@ pub(crate) fn show(stage: &Stage, runs: u32, screen: &mut Screen) -> Result<()> 
     }
     let before = Connections::read(stage.agent(), IPERF)?;
     let mut peers_hidden = true;
-    let slowest = side_by_side(runs, screen, |side, protocol, family| {
+    let slowest = side_by_side(runs, screen, |protocol, family, run| {
         let (vip, pod) = stage.iperf(family);
-        match side {
-            Side::Straight => iperf::run(&stage.client, pod.ip(family), protocol, RUN),
-            Side::ClusterSetIp => {
-                let run = iperf::run(&stage.client, vip, protocol, RUN)?;
-                peers_hidden &= run.peer == vip.to_string();
-                Ok(run)
-            }
-        }
+        let straight = || iperf::run(&stage.client, pod.ip(family), protocol, RUN);
+        let through = || iperf::run(&stage.client, vip, protocol, RUN);
+        // Straight first, then last, and so on: what changes slowly hits both sides too.
+        let (straight, through) = if run % 2 == 0 {
+            let straight = straight()?;
+            (straight, through()?)
+        } else {
+            let through = through()?;
+            (straight()?, through)
+        };
+        peers_hidden &= through.peer == vip.to_string();
+        Ok([straight, through])
     })?;
     let counted = Connections::read(stage.agent(), IPERF)?.since(&before);
     screen.line("")?;
@@ -56,19 +60,12 @@ pub(crate) fn show(stage: &Stage, runs: u32, screen: &mut Screen) -> Result<()> 
     screen.check(to_a == 0 && to_b >= least, &what)
 }
 
-/// Where a run goes.
-#[derive(Clone, Copy)]
-pub(crate) enum Side {
-    /// To the pod's own address.
-    Straight,
-    ClusterSetIp,
-}
-
-/// Measures each protocol and family, so many runs of each side in turn, and writes the table. The lowest ratio.
+/// Measures each protocol and family, so many runs, each of the pod straight and of the ClusterSetIP, and writes the table.
+/// The lowest ratio.
 pub(crate) fn side_by_side(
     runs: u32,
     screen: &Screen,
-    mut measure: impl FnMut(Side, Protocol, Family) -> Result<Run>,
+    mut measure: impl FnMut(Protocol, Family, u32) -> Result<[Run; 2]>,
 ) -> Result<f64> {
     screen.line(&format!(
         "  {:<10} {:>16} {:>18} {:>7}   {}",
@@ -79,19 +76,12 @@ pub(crate) fn side_by_side(
         for family in Family::BOTH {
             let mut sides = [Vec::new(), Vec::new()];
             for run in 0..runs {
-                // Straight first, then last, and so on: what changes slowly hits both sides too.
-                let order = if run % 2 == 0 { [0, 1] } else { [1, 0] };
-                for index in order {
-                    if ending::interrupted() {
-                        anyhow::bail!("interrupted");
-                    }
-                    let (side, name) = [(Side::Straight, "straight"), (Side::ClusterSetIp, "ClusterSetIP")][index];
-                    screen.progress(&format!(
-                        "  {protocol} {:<6} run {} of {runs}, {name:<12}",
-                        family.as_str(),
-                        run + 1
-                    ))?;
-                    sides[index].push(measure(side, protocol, family)?);
+                if ending::interrupted() {
+                    anyhow::bail!("interrupted");
+                }
+                screen.progress(&format!("  {protocol} {:<6} run {} of {runs}", family.as_str(), run + 1))?;
+                for (side, run) in sides.iter_mut().zip(measure(protocol, family, run)?) {
+                    side.push(run);
                 }
             }
             let [direct, through] = sides.each_ref().map(|runs| median(runs.iter().map(|run| run.bits_per_second)));

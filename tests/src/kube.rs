@@ -159,8 +159,9 @@ impl Kube {
         waited.map(drop).with_context(|| self.why(cluster, namespace))
     }
 
-    /// What its pods say for themselves.
-    fn why(&self, cluster: &str, namespace: &str) -> String {
+    /// What a namespace's pods say for themselves.
+    #[must_use]
+    pub fn why(&self, cluster: &str, namespace: &str) -> String {
         let mut text = String::new();
         for arguments in [
             &["-n", namespace, "get", "pods", "-o", "wide"][..],

@@ -7,8 +7,8 @@ use mcs_tests::kube::load::{Load, Seen};
 use mcs_tests::kube::shop::{self, SHOP};
 
 use super::CLUSTERS;
-use super::service::{count, of_clusters, reaches_all, said};
-use super::shell::Shell;
+use super::service::{count, of_clusters, reaches, said};
+use super::shell::{Shell, Show::First};
 use crate::screen::Screen;
 
 /// Backends of c0 after it was scaled.
@@ -27,16 +27,19 @@ pub(crate) fn restart(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen)
     )?;
     let kube = shell.kube;
     let loads = begin(shell, ips, "restart", screen)?;
-    shell.run(&format!("kubectl --context c0 -n {SHOP} scale deployment/web --replicas={SCALED}"), 1, screen)?;
-    shell.run(&format!("kubectl --context c0 -n {SHOP} rollout status deployment/web | tail -1"), 1, screen)?;
-    screen.during("until all backends are known", |_| reaches_all(shell, "c1", &shop::host(&ips[0])))?;
+    shell.run(&format!("kubectl --context c0 -n {SHOP} scale deployment/web --replicas={SCALED}"), First(1), screen)?;
+    shell.rolled_out("c0", SHOP, "deployment/web", screen)?;
+    screen.during("until all backends are known", |_| reaches(shell, "c1", &shop::host(&ips[0]), &CLUSTERS))?;
     let more = shop::backends(kube, "c0")?.len();
     for cluster in CLUSTERS {
-        shell.run(&format!("kubectl --context {cluster} -n {SHOP} rollout restart deployment/web"), 1, screen)?;
+        shell.run(
+            &format!("kubectl --context {cluster} -n {SHOP} rollout restart deployment/web"),
+            First(1),
+            screen,
+        )?;
     }
     for cluster in CLUSTERS {
-        let status = format!("kubectl --context {cluster} -n {SHOP} rollout status deployment/web | tail -1");
-        shell.run(&status, 1, screen)?;
+        shell.rolled_out(cluster, SHOP, "deployment/web", screen)?;
     }
     for cluster in CLUSTERS {
         screen.during("until the old backends have ended", |_| {
@@ -46,7 +49,7 @@ pub(crate) fn restart(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen)
             })
         })?;
     }
-    screen.during("until all backends are known", |_| reaches_all(shell, "c1", &shop::host(&ips[0])))?;
+    screen.during("until all backends are known", |_| reaches(shell, "c1", &shop::host(&ips[0]), &CLUSTERS))?;
     let seen = end(loads, screen)?;
     screen.check(more == SCALED, &format!("{more} backends of c0 answered after it was scaled"))?;
     whole(&seen, screen)
@@ -63,18 +66,17 @@ pub(crate) fn unexport(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen
     )?;
     let loads = begin(shell, ips, "unexport", screen)?;
     let start = Instant::now();
-    shell.run(&format!("kubectl --context c0 -n {SHOP} delete serviceexport web"), 1, screen)?;
-    let left = shop::backends(shell.kube, "c1")?;
+    shell.run(&format!("kubectl --context c0 -n {SHOP} delete serviceexport web"), First(1), screen)?;
     screen.during("until both clusters know", |_| {
         for cluster in CLUSTERS {
             of_clusters(shell, cluster, &["c1"])?;
-            shop::reaches(shell.kube, cluster, &shop::host(&ips[0]), &left)?;
+            reaches(shell, cluster, &shop::host(&ips[0]), &["c1"])?;
         }
         Ok(())
     })?;
     screen.line(&format!("  both clusters know after {:.1} s at most", start.elapsed().as_secs_f64()))?;
     let clusters = "-o jsonpath='{.status.clusters[*].cluster}'; echo";
-    shell.run(&format!("kubectl --context c0 -n {SHOP} get serviceimport web {clusters}"), 1, screen)?;
+    shell.run(&format!("kubectl --context c0 -n {SHOP} get serviceimport web {clusters}"), First(1), screen)?;
     for (cluster, ip) in CLUSTERS.iter().zip(ips) {
         let counts = count(shell, cluster, &shop::host(ip), screen)?;
         screen.check(!counts.contains_key("c0"), &format!("from {cluster}: {}", said(&counts)))?;
@@ -86,10 +88,10 @@ pub(crate) fn unexport(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen
 /// What mcs itself says.
 pub(crate) fn status(shell: &Shell<'_>, screen: &mut Screen) -> Result<()> {
     screen.step("What mcs says", &["The ClusterSet as c1 sees it; and the maps of one of its nodes."])?;
-    let said = shell.try_run("mcs status --kubeconfig c1.kubeconfig", 30, screen)?;
+    let said = shell.try_run("mcs status --kubeconfig c1.kubeconfig", First(30), screen)?;
     screen.check(said.succeeded, "mcs status finds nothing wrong (exit 0)")?;
     let services = "kubectl --context c1 -n mcs-system exec ds/mcs-agent -- /mcs services";
-    let said = shell.run(services, 30, screen)?;
+    let said = shell.run(services, First(30), screen)?;
     screen.check(said.contains("web"), "mcs services has shop/web")
 }
 

@@ -5,7 +5,7 @@ use mcs_clusters::Shape;
 use mcs_tests::kube::{Kube, image};
 
 use super::CLUSTERS;
-use super::shell::Shell;
+use super::shell::{Shell, Show::First};
 use crate::screen::Screen;
 
 /// Brings the clusters up.
@@ -19,14 +19,16 @@ pub(crate) fn clusters(screen: &mut Screen) -> Result<Kube> {
     )?;
     screen.command("cargo xtask cluster up --broker")?;
     let shape = Shape { broker: true, ..Shape::default() };
-    let kube = screen.during("clusters", |say| Kube::up_saying(&shape, &|line| say(&format!("  {line}"))))?;
+    let kube = screen.during("still coming up", |say| Kube::up_saying(&shape, &|line| say(&format!("  {line}"))))?;
     screen
         .command(&format!("cargo xtask cluster load {}   # on every node", short(&image()?.display().to_string())))?;
     screen.command("cargo xtask cluster exec -- bash   # in there all that follows is typed")?;
+    screen.command(&format!("cd {}; export PATH=$PWD/bin:$PATH", kube.files().display()))?;
     let mut ready = 0;
     let shell = Shell::new(&kube)?;
     for cluster in CLUSTERS {
-        ready += shell.run(&format!("kubectl --context {cluster} get nodes"), 5, screen)?.matches(" Ready ").count();
+        ready +=
+            shell.run(&format!("kubectl --context {cluster} get nodes"), First(5), screen)?.matches(" Ready ").count();
     }
     let proxies: Vec<String> =
         kube.clusters().clusters().iter().map(|one| format!("{} {}", one.name, one.proxy)).collect();
@@ -50,11 +52,11 @@ pub(crate) fn broker(shell: &Shell<'_>, screen: &mut Screen) -> Result<()> {
     )?;
     shell.run(
         "for one in broker c0 c1; do\n    kubectl --context $one config view --minify --flatten --raw >$one.kubeconfig\n  done",
-        5,
+        First(1),
         screen,
     )?;
     let line = "mcs broker init --kubeconfig broker.kubeconfig \\\n    --clusterset-cidr 10.97.0.0/16 --clusterset-cidr fd00:97::/112";
-    shell.run(line, 8, screen)?;
+    shell.run(line, First(4), screen)?;
     let kinds = shell.kube.kubectl("broker", &["get", "crds", "-o", "name"])?.lines().count();
     screen.check(kinds > 0, &format!("the broker has the {kinds} kinds of records that members write"))
 }
@@ -66,25 +68,25 @@ pub(crate) fn members(shell: &Shell<'_>, screen: &mut Screen) -> Result<()> {
         &["Installed with what deploy/ holds; then each cluster joins."],
     )?;
     for cluster in CLUSTERS {
-        shell.run(&format!("kubectl --context {cluster} apply --server-side -k deploy/member"), 3, screen)?;
+        shell.run(&format!("kubectl --context {cluster} apply --server-side -k deploy/member"), First(3), screen)?;
         let join = format!(
             "mcs join --kubeconfig {cluster}.kubeconfig --broker-kubeconfig broker.kubeconfig \\\n    \
              --cluster {cluster} --clusterset demo"
         );
-        shell.run(&join, 8, screen)?;
+        shell.run(&join, First(3), screen)?;
     }
     for cluster in CLUSTERS {
         for workload in ["daemonset/mcs-agent", "deployment/mcs-controller"] {
-            let status = format!("kubectl --context {cluster} -n mcs-system rollout status {workload} --timeout=180s");
-            // Its last line says it all.
-            shell.run(&format!("{status} | tail -1"), 1, screen)?;
+            shell.rolled_out(cluster, "mcs-system", workload, screen)?;
         }
-        screen.command(&format!("cargo xtask cluster dns {cluster}   # CoreDNS: multicluster clusterset.local"))?;
-        screen.during("CoreDNS", |_| shell.kube.clusters().answer_for_clusterset(cluster))?;
+        screen.command(&format!(
+            "cargo xtask cluster dns {cluster}   # in the clone; CoreDNS: multicluster clusterset.local"
+        ))?;
+        screen.during("until CoreDNS is ready", |_| shell.kube.clusters().answer_for_clusterset(cluster))?;
     }
     let mut ready = [0; 2];
     for cluster in CLUSTERS {
-        shell.run(&format!("kubectl --context {cluster} -n mcs-system get pods"), 6, screen)?;
+        shell.run(&format!("kubectl --context {cluster} -n mcs-system get pods"), First(6), screen)?;
         ready[0] += number(shell.kube, cluster, "daemonset", "mcs-agent", "numberReady")?;
         ready[1] += number(shell.kube, cluster, "deployment", "mcs-controller", "readyReplicas")?;
     }

@@ -6,7 +6,7 @@ use mcs_tests::kube::shop::SHOP;
 
 use super::CLUSTERS;
 use super::ending::left;
-use super::shell::Shell;
+use super::shell::{Shell, Show::First};
 use crate::screen::Screen;
 
 /// Both clusters leave; nothing of mcs stays on their nodes.
@@ -21,23 +21,22 @@ pub(crate) fn members(shell: &Shell<'_>, screen: &mut Screen) -> Result<()> {
     let kube = shell.kube;
     let [stays, leaves] = CLUSTERS;
     let before = held(kube)?;
-    shell.run(&format!("mcs leave --kubeconfig {leaves}.kubeconfig"), 6, screen)?;
+    shell.run(&format!("mcs leave --kubeconfig {leaves}.kubeconfig"), First(3), screen)?;
     screen.during("until the other cluster knows", |_| {
         kube.until("no import", || Ok(kube.get(stays, "serviceimport", SHOP, "web")?.is_none().then_some(())))
     })?;
-    let said = shell.try_run(&format!("kubectl --context {stays} -n {SHOP} get serviceimport web"), 1, screen)?;
+    let said =
+        shell.try_run(&format!("kubectl --context {stays} -n {SHOP} get serviceimport web"), First(1), screen)?;
     screen.check(!said.succeeded, &format!("the last export of web went with {leaves}: {stays} has no import"))?;
-    shell.run(&format!("mcs leave --kubeconfig {stays}.kubeconfig"), 6, screen)?;
+    shell.run(&format!("mcs leave --kubeconfig {stays}.kubeconfig"), First(3), screen)?;
     for cluster in CLUSTERS {
         for verb in ["delete -k deploy/member", "apply --server-side -k deploy/uninstall"] {
-            shell.run(&format!("kubectl --context {cluster} {verb}"), 2, screen)?;
+            shell.run(&format!("kubectl --context {cluster} {verb}"), First(2), screen)?;
         }
     }
     for cluster in CLUSTERS {
-        let status =
-            format!("kubectl --context {cluster} -n mcs-uninstall rollout status daemonset/mcs-uninstall | tail -1");
-        shell.run(&status, 1, screen)?;
-        shell.run(&format!("kubectl --context {cluster} delete -k deploy/uninstall"), 2, screen)?;
+        shell.rolled_out(cluster, "mcs-uninstall", "daemonset/mcs-uninstall", screen)?;
+        shell.run(&format!("kubectl --context {cluster} delete -k deploy/uninstall"), First(2), screen)?;
     }
     let after = held(kube)?;
     screen.check(
@@ -60,7 +59,7 @@ fn held(kube: &Kube) -> Result<Vec<String>> {
 /// The clusters end.
 pub(crate) fn clusters(kube: Kube, screen: &mut Screen) -> Result<()> {
     screen.command("cargo xtask cluster down")?;
-    screen.during("clusters end", |_| {
+    screen.during("still ending", |_| {
         drop(kube);
         Ok(())
     })?;

@@ -1,13 +1,13 @@
 //! A service that both clusters export, and who answers a pod that asks for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use mcs_tests::kube::shop::{self, SHOP};
+use mcs_tests::kube::shop::{self, CLIENT, SHOP};
 
 use super::CLUSTERS;
-use super::shell::Shell;
+use super::shell::{Shell, Show::First};
 use crate::screen::Screen;
 
 /// Backends in each cluster.
@@ -34,18 +34,21 @@ pub(crate) fn export(shell: &Shell<'_>, screen: &mut Screen) -> Result<[String; 
     shell.write("client.yaml", &[shop::client()])?;
     shell.write("export.yaml", &[shop::export()])?;
     for cluster in CLUSTERS {
-        shell.run(&format!("kubectl --context {cluster} apply --server-side -f web.yaml -f client.yaml"), 5, screen)?;
+        shell.run(
+            &format!("kubectl --context {cluster} apply --server-side -f web.yaml -f client.yaml"),
+            First(5),
+            screen,
+        )?;
     }
     for cluster in CLUSTERS {
-        let status = format!("kubectl --context {cluster} -n {SHOP} rollout status deployment/web | tail -1");
-        shell.run(&status, 1, screen)?;
+        shell.rolled_out(cluster, SHOP, "deployment/web", screen)?;
         let wait = ["-n", SHOP, "wait", "--for=condition=Ready", "pod/client", "--timeout=120s"];
         screen.during("until the client runs", |_| kube.kubectl(cluster, &wait))?;
     }
-    shell.run("cat export.yaml", 8, screen)?;
+    shell.run("cat export.yaml", First(8), screen)?;
     let start = Instant::now();
     for cluster in CLUSTERS {
-        shell.run(&format!("kubectl --context {cluster} apply --server-side -f export.yaml"), 1, screen)?;
+        shell.run(&format!("kubectl --context {cluster} apply --server-side -f export.yaml"), First(1), screen)?;
     }
     let ips = screen.during("until the import is there", |_| {
         let ips = CLUSTERS.map(|cluster| shop::addresses(kube, cluster));
@@ -56,7 +59,7 @@ pub(crate) fn export(shell: &Shell<'_>, screen: &mut Screen) -> Result<[String; 
     })?;
     let took = start.elapsed().as_secs_f64();
     for cluster in CLUSTERS {
-        shell.run(&format!("kubectl --context {cluster} -n {SHOP} get serviceimport"), 3, screen)?;
+        shell.run(&format!("kubectl --context {cluster} -n {SHOP} get serviceimport"), First(3), screen)?;
     }
     let [ours, theirs] = ips;
     let (ours, theirs) = (ours?, theirs?);
@@ -87,14 +90,12 @@ pub(crate) fn ask(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen) -> 
     )?;
     let hosts: Vec<String> = ips.iter().map(|ip| shop::host(ip)).chain([NAME.to_owned()]).collect();
     for host in &hosts {
-        screen.during("until all backends are known", |_| reaches_all(shell, "c1", host))?;
+        screen.during("until all backends are known", |_| reaches(shell, "c1", host, &CLUSTERS))?;
     }
     for host in &hosts {
-        shell.run(
-            &format!("kubectl --context c1 -n {SHOP} exec client -- curl -s 'http://{host}/hostname'; echo"),
-            1,
-            screen,
-        )?;
+        let curl =
+            format!("kubectl --context c1 -n {SHOP} exec client -- \\\n    curl -s 'http://{host}/hostname'; echo");
+        shell.run(&curl, First(1), screen)?;
     }
     for host in &hosts {
         let counts = count(shell, "c1", host, screen)?;
@@ -110,11 +111,20 @@ pub(crate) fn ask(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen) -> 
     Ok(())
 }
 
-/// Waits until all living backends of both clusters have answered.
-pub(crate) fn reaches_all(shell: &Shell<'_>, from: &str, host: &str) -> Result<()> {
-    let mut all = shop::backends(shell.kube, CLUSTERS[0])?;
-    all.extend(shop::backends(shell.kube, CLUSTERS[1])?);
-    shop::reaches(shell.kube, from, host, &all)
+/// Waits until all living backends of these clusters answer, and nobody else.
+pub(crate) fn reaches(shell: &Shell<'_>, from: &str, host: &str, clusters: &[&str]) -> Result<()> {
+    shell.kube.until(&format!("{host} from {from} answered by all backends of {clusters:?}"), || {
+        let mut expected = BTreeSet::new();
+        for cluster in clusters {
+            expected.extend(shop::backends(shell.kube, cluster)?);
+        }
+        // Many at once, rather than one each time: kubectl takes longer than all of them.
+        let url = format!("http://{host}/hostname?n=[1-{CONNECTIONS}]");
+        let curl = ["curl", "-sf", "-m", "5", "-w", "\n", "-H", "Connection: close", &url];
+        let said = shell.kube.exec(from, SHOP, CLIENT, &curl)?;
+        let answered: BTreeSet<String> = said.lines().map(str::to_owned).collect();
+        Ok((answered == expected).then_some(()))
+    })
 }
 
 /// New connections from a cluster's client, and how many of them each cluster answered.
@@ -123,7 +133,7 @@ pub(crate) fn count(shell: &Shell<'_>, from: &str, host: &str, screen: &Screen) 
         "kubectl --context {from} -n {SHOP} exec client -- curl -sf --fail-early -w '\\n' \\\n    \
          -H 'Connection: close' 'http://{host}/hostname?n=[1-{CONNECTIONS}]' | sort | uniq -c"
     );
-    let answered = shell.run(&line, 10, screen)?;
+    let answered = shell.run(&line, First(10), screen)?;
     let mut cluster_of = BTreeMap::new();
     for cluster in CLUSTERS {
         cluster_of.extend(shop::backends(shell.kube, cluster)?.into_iter().map(|pod| (pod, cluster)));

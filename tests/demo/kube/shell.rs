@@ -22,6 +22,15 @@ pub(crate) struct Shell<'a> {
     path: OsString,
 }
 
+/// What is shown of what a line says.
+#[derive(Clone, Copy)]
+pub(crate) enum Show {
+    /// So many lines, and how many more there were.
+    First(usize),
+    /// The last, which sums up.
+    Last,
+}
+
 /// What a line said, on both outputs.
 pub(crate) struct Said {
     pub(crate) succeeded: bool,
@@ -40,18 +49,26 @@ impl<'a> Shell<'a> {
         Ok(Self { kube, path })
     }
 
-    /// A line that must succeed. At most so many lines of what it says are shown.
-    pub(crate) fn run(&self, line: &str, lines: usize, screen: &Screen) -> Result<String> {
-        let Said { succeeded, text } = self.try_run(line, lines, screen)?;
+    /// A line that must succeed.
+    pub(crate) fn run(&self, line: &str, show: Show, screen: &Screen) -> Result<String> {
+        let Said { succeeded, text } = self.try_run(line, show, screen)?;
         ensure!(succeeded, "{line}: {text}");
         Ok(text)
     }
 
+    /// Waits until a workload has rolled out.
+    pub(crate) fn rolled_out(&self, cluster: &str, namespace: &str, workload: &str, screen: &Screen) -> Result<()> {
+        let line = format!("kubectl --context {cluster} -n {namespace} rollout status \\\n    {workload} --timeout=3m");
+        let said = self.try_run(&line, Show::Last, screen)?;
+        ensure!(said.succeeded, "{line}: {}", self.kube.why(cluster, namespace));
+        Ok(())
+    }
+
     /// A line that may fail.
-    pub(crate) fn try_run(&self, line: &str, lines: usize, screen: &Screen) -> Result<Said> {
+    pub(crate) fn try_run(&self, line: &str, show: Show, screen: &Screen) -> Result<Said> {
         screen.command(line)?;
-        let said = screen.during("it goes on", |_| self.quietly(line))?;
-        shorten(&said.text, lines).iter().try_for_each(|line| screen.line(line))?;
+        let said = screen.during("still running", |_| self.quietly(line))?;
+        shorten(&said.text, show).iter().try_for_each(|line| screen.line(line))?;
         Ok(said)
     }
 
@@ -87,27 +104,32 @@ fn link(to: &Path, link: &Path) -> Result<()> {
     }
 }
 
-/// The first so many lines, and how many more there were.
-fn shorten(text: &str, lines: usize) -> Vec<String> {
+fn shorten(text: &str, show: Show) -> Vec<String> {
     let all: Vec<&str> = text.lines().collect();
-    let mut shown: Vec<String> = all.iter().take(lines).map(|line| (*line).to_owned()).collect();
-    match all.len().saturating_sub(lines) {
-        0 => {}
-        1 => shown.extend(all.last().map(|line| (*line).to_owned())),
-        more => shown.push(format!("… {more} more lines")),
+    let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+    match show {
+        Show::Last => owned(&all[all.len().saturating_sub(1)..]),
+        // One more is shown rather than counted.
+        Show::First(lines) if all.len() <= lines + 1 => owned(&all),
+        Show::First(lines) => {
+            let mut shown: Vec<String> = owned(&all[..lines]);
+            shown.push(format!("… {} more lines", all.len() - lines));
+            shown
+        }
     }
-    shown
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Show::{First, Last};
     use super::shorten;
 
     #[test]
     fn a_line_is_not_replaced_by_one_that_counts_it() {
-        assert_eq!(shorten("a\nb\nc\n", 3), ["a", "b", "c"]);
-        assert_eq!(shorten("a\nb\nc\n", 2), ["a", "b", "c"]);
-        assert_eq!(shorten("a\nb\nc\n", 1), ["a", "… 2 more lines"]);
-        assert_eq!(shorten("", 1), Vec::<String>::new());
+        assert_eq!(shorten("a\nb\nc\n", First(3)), ["a", "b", "c"]);
+        assert_eq!(shorten("a\nb\nc\n", First(2)), ["a", "b", "c"]);
+        assert_eq!(shorten("a\nb\nc\n", First(1)), ["a", "… 2 more lines"]);
+        assert_eq!(shorten("a\nb\n", Last), ["b"]);
+        assert!(shorten("", First(1)).is_empty() && shorten("", Last).is_empty());
     }
 }

@@ -10,7 +10,7 @@
 //!  kube-proxy    both, beside the rules that kube-proxy would write in its iptables and nftables modes
 //! control-plane
 //!  propagation   from a change in one cluster to its consequence in the other, over real API servers
-//!  scale         5 000 × 20: controllers' memory, what lies at the broker, what one change writes
+//!  scale         5 000 × 20: controllers' memory, what lies at the broker, an agent, what one change writes
 //! clusters
 //!  pods          iperf3 and connections from a pod: direct, ClusterIP by kube-proxy, ClusterSetIP
 //!  latency       from a pod's readiness to the maps of a node of another cluster

@@ -1,5 +1,6 @@
 //! The control plane on real API servers: a broker, two members, `mcs controller` in each.
 
+mod agent;
 pub(crate) mod propagation;
 pub(crate) mod scale;
 

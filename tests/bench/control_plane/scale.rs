@@ -1,5 +1,5 @@
-//! Many services with many endpoints: how much memory the controllers take, what lies at the broker, and what one change
-//! of one endpoint writes.
+//! Many services with many endpoints: how much memory the controllers take, what lies at the broker, how long an agent
+//! takes to have all of it in the kernel, and what one change of one endpoint writes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +62,8 @@ pub(crate) fn run(size: Size) -> Result<Found> {
         arrived.as_secs_f64()
     );
     found.figures.push(once("scale/all imported", arrived.as_secs_f64(), "s"));
+
+    super::agent::run(&set.sink.server, services, &mut found)?;
 
     let writes = one_change(&set, &mut slices)?;
     println!(

@@ -44,6 +44,9 @@ echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter
+# The CNI plugin ptp gives the host's end of a pod's link an address and does not wait until the kernel has looked for another
+# who has it: until then, a second or two, the pod has no gateway for IPv6. Its kubelet asks by IPv4 and calls it Ready before.
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 if [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables; fi
 
 keep() {

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mcs_tests::kube::load::{Load, Seen};
-use mcs_tests::kube::shop::{self, SHOP};
+use mcs_tests::kube::shop::{self, CLIENT, SHOP};
 
 use super::CLUSTERS;
 use super::service::{count, of_clusters, reaches, said};
@@ -87,12 +87,22 @@ pub(crate) fn unexport(shell: &Shell<'_>, ips: &[String; 2], screen: &mut Screen
 
 /// What mcs itself says.
 pub(crate) fn status(shell: &Shell<'_>, screen: &mut Screen) -> Result<()> {
-    screen.step("What mcs says", &["The ClusterSet as c1 sees it; and the maps of one of its nodes."])?;
+    screen.step("What mcs says", &["The ClusterSet as c1 sees it; and the maps of the client's node."])?;
     let said = shell.try_run("mcs status --kubeconfig c1.kubeconfig", First(30), screen)?;
     screen.check(said.succeeded, "mcs status finds nothing wrong (exit 0)")?;
-    let services = "kubectl --context c1 -n mcs-system exec ds/mcs-agent -- /mcs services";
-    let said = shell.run(services, First(30), screen)?;
-    screen.check(said.contains("web"), "mcs services has shop/web")
+    let agent = agent_beside_client(shell)?;
+    let services = format!("kubectl --context c1 -n mcs-system exec {agent} -- /mcs services");
+    let said = shell.run(&services, First(30), screen)?;
+    screen.check(said.contains("web"), "the node's maps have shop/web")
+}
+
+/// The agent's pod on the client's node, which has counted its connections.
+fn agent_beside_client(shell: &Shell<'_>) -> Result<String> {
+    let client = shell.kube.get("c1", "pod", SHOP, CLIENT)?.context("the client is gone")?;
+    let node = client["spec"]["nodeName"].as_str().context("the client has no node")?;
+    let (agents, on_node) = ("app.kubernetes.io/name=mcs-agent", format!("--field-selector=spec.nodeName={node}"));
+    let listed = ["-n", "mcs-system", "get", "pods", "-l", agents, &on_node, "-o", "name"];
+    Ok(shell.kube.kubectl("c1", &listed)?.trim().to_owned())
 }
 
 fn begin<'a>(shell: &Shell<'a>, ips: &[String; 2], name: &str, screen: &Screen) -> Result<Vec<Load<'a>>> {
